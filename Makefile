@@ -1,0 +1,36 @@
+# `make demo` and `make test` are all that a newcomer needs; each installs first.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: install demo test check bench constraints clean
+
+install: .venv/installed
+
+.venv/installed: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit("customerio-pipeline needs Python 3.11 or later" if sys.version_info < (3, 11) else 0)'
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+demo: install
+	$(BIN)/customerio-pipeline up --demo
+
+test: check
+	$(BIN)/pytest
+
+check: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/deptry .
+
+bench: install
+	$(BIN)/python -m benchmarks
+
+constraints: install
+	$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --all-extras \
+		--no-header --no-annotate --no-emit-index-url pyproject.toml --output-file constraints.txt
+
+clean:
+	rm -rf .venv var

@@ -1,0 +1,76 @@
+"""The errors a user can meet, each with one sentence that names the thing and the fix.
+
+PipelineError
+├── SettingsError            a setting is wrong: nothing starts
+├── RegistryError            an integration or URL operation cannot be done
+│   ├── IntegrationExistsError
+│   ├── UnknownIntegrationError
+│   ├── UrlLimitError
+│   ├── UnknownUrlError
+│   └── RegistryUnavailableError    transient: the registry cannot be reached
+├── LandingError             a landing file cannot be read
+└── WarehouseError           the load rolled back: nothing changed, the next load repeats it
+    ├── WarehouseBusyError          transient: another process holds the warehouse
+    └── WarehouseUnavailableError   transient: the warehouse cannot be opened or reached
+
+The command line prints the sentence without a traceback and ends with exit code 1, or 2
+when the user's input was at fault (``usage = True``).
+"""
+
+from typing import ClassVar
+
+
+class PipelineError(Exception):
+    """Something a person can act on; ``str(error)`` is one sentence without secrets."""
+
+    usage: ClassVar[bool] = False
+
+
+class SettingsError(PipelineError):
+    """A setting is missing, malformed or contradicts another."""
+
+    usage = True
+
+
+class RegistryError(PipelineError):
+    """An operation on integrations or their URLs cannot be done as asked."""
+
+    usage = True
+
+
+class IntegrationExistsError(RegistryError):
+    """The display name or schema is already taken."""
+
+
+class UnknownIntegrationError(RegistryError):
+    """No integration has this display name or schema."""
+
+
+class UrlLimitError(RegistryError):
+    """The integration has two live URLs already."""
+
+
+class UnknownUrlError(RegistryError):
+    """The integration has no live URL with this id."""
+
+
+class RegistryUnavailableError(RegistryError):
+    """The registry cannot be opened or reached now."""
+
+    usage = False
+
+
+class LandingError(PipelineError):
+    """A landing file is damaged or unreadable."""
+
+
+class WarehouseError(PipelineError):
+    """The warehouse refused; the transaction was rolled back."""
+
+
+class WarehouseBusyError(WarehouseError):
+    """Another process holds the warehouse, or a load of the same schema is under way."""
+
+
+class WarehouseUnavailableError(WarehouseError):
+    """The warehouse cannot be opened or reached."""

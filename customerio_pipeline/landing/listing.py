@@ -1,0 +1,77 @@
+"""Finding landing files without reading them."""
+
+import os
+import time
+from collections import defaultdict
+from collections.abc import Iterable
+from pathlib import Path
+
+from customerio_pipeline.landing.files import LandingFile
+from customerio_pipeline.landing.offsets import OffsetSet
+
+# A folder changed this recently may get another file with the same modification time.
+_SETTLED_NS = 2_000_000_000
+
+
+class LandingListing:
+    """The landing files of one integration, listed again only where a folder changed.
+
+    New files only ever appear in the newest folders (design C3), yet a first listing, and any
+    later one of a folder whose modification time moved, finds files wherever they are.
+    """
+
+    def __init__(self, landing: Path, schema: str) -> None:
+        self._folder = landing / f"integration={schema}"
+        self._landing = landing
+        self._seen: dict[str, tuple[int, list[LandingFile]]] = {}
+
+    def files(self) -> list[LandingFile]:
+        """Return every file, oldest folder first, in the order of writer and offsets within."""
+        current: dict[str, tuple[int, list[LandingFile]]] = {}
+        for day in _folders(self._folder, "date="):
+            for hour in _folders(day, "hour="):
+                relative = str(hour.relative_to(self._landing))
+                try:
+                    modified = hour.stat().st_mtime_ns
+                except FileNotFoundError:
+                    continue
+                known = self._seen.get(relative)
+                if known is None or known[0] != modified:
+                    found = _files(hour, relative)
+                    known = (modified if _is_settled(modified) else -1, found)
+                current[relative] = known
+        self._seen = current
+        return [file for relative in sorted(current) for file in current[relative][1]]
+
+
+def landed_offsets(files: Iterable[LandingFile]) -> dict[str, OffsetSet]:
+    """Return the offsets that the names of `files` promise, by writer."""
+    offsets: defaultdict[str, OffsetSet] = defaultdict(OffsetSet)
+    for file in files:
+        offsets[file.writer].add(file.first, file.last)
+    return dict(offsets)
+
+
+def _folders(parent: Path, prefix: str) -> list[Path]:
+    try:
+        with os.scandir(parent) as entries:
+            return sorted(
+                Path(entry.path)
+                for entry in entries
+                if entry.name.startswith(prefix) and entry.is_dir()
+            )
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+
+
+def _files(folder: Path, relative: str) -> list[LandingFile]:
+    try:
+        names = sorted(os.listdir(folder))
+    except FileNotFoundError:
+        return []
+    files = (LandingFile.from_path(f"{relative}/{name}") for name in names)
+    return [file for file in files if file is not None]
+
+
+def _is_settled(modified_ns: int) -> bool:
+    return time.time_ns() - modified_ns > _SETTLED_NS

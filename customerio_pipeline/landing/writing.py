@@ -1,0 +1,122 @@
+"""Writing landing files: all of a file or nothing, durable when the call returns."""
+
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import msgspec
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from customerio_pipeline.landing.delivery import LANDED_HEADERS, Delivery
+from customerio_pipeline.landing.files import LandingFile
+
+LANDING_SCHEMA = pa.schema(
+    [
+        pa.field("writer", pa.string(), nullable=False),
+        pa.field("offset", pa.int64(), nullable=False),
+        pa.field("_sdc_sequence", pa.int64(), nullable=False),
+        pa.field("received_at", pa.timestamp("us", tz="UTC"), nullable=False),
+        pa.field("url_id", pa.string(), nullable=False),
+        pa.field("signature", pa.string(), nullable=False),
+        *(pa.field(name.replace("-", "_"), pa.string()) for name in LANDED_HEADERS),
+        pa.field("event_id", pa.string()),
+        pa.field("body", pa.binary(), nullable=False),
+    ]
+)
+"""Columns of a landing file; docs/landing-format.md explains each."""
+
+_ZSTD_LEVEL = 3
+
+
+class _Envelope(msgspec.Struct):
+    event_id: str | None = None
+
+
+_envelope = msgspec.json.Decoder(_Envelope)
+
+
+def read_event_id(body: bytes) -> str | None:
+    """Return the ``event_id`` of a body that is one JSON object with a text id, else None."""
+    try:
+        event_id = _envelope.decode(body).event_id
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    return event_id
+
+
+def write_landing_file(
+    landing: Path, file: LandingFile, row_groups: Iterable[Sequence[Delivery]]
+) -> Path:
+    """Write one landing file and return its path.
+
+    Each item of `row_groups` becomes one row group, so memory holds one at a time. Written under
+    a temporary name, synced, renamed, its folders synced (design C3): a repeat after a crash
+    replaces the file with one of the same rows.
+
+    Raises:
+        OSError: nothing is visible under the final name that was not there before.
+    """
+    path = file.path(landing)
+    _make_folders(path.parent)
+    # Readers of Hive-style folders skip names that start with a dot.
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        with temporary.open("wb") as sink:
+            with pq.ParquetWriter(
+                sink,
+                LANDING_SCHEMA,
+                compression="zstd",
+                compression_level=_ZSTD_LEVEL,
+                use_dictionary=["writer", "url_id", "signature", "content_type", "user_agent"],
+            ) as writer:
+                for deliveries in row_groups:
+                    writer.write_table(_table(deliveries), row_group_size=max(1, len(deliveries)))
+            sink.flush()
+            os.fsync(sink.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    sync_folder(path.parent)
+    return path
+
+
+def sync_folder(folder: Path) -> None:
+    """Make creations, renames and removals in `folder` durable."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _make_folders(folder: Path) -> None:
+    missing = []
+    while not folder.exists():
+        missing.append(folder)
+        folder = folder.parent
+    for new in reversed(missing):
+        new.mkdir(exist_ok=True)
+        sync_folder(new.parent)
+
+
+def _table(deliveries: Sequence[Delivery]) -> pa.Table:
+    columns: list[object] = [
+        [delivery.writer for delivery in deliveries],
+        [delivery.offset for delivery in deliveries],
+        [delivery.sequence for delivery in deliveries],
+        [delivery.received_ns // 1000 for delivery in deliveries],
+        [delivery.url_id for delivery in deliveries],
+        [delivery.signature for delivery in deliveries],
+        *([delivery.headers[at] for delivery in deliveries] for at in range(len(LANDED_HEADERS))),
+        [read_event_id(delivery.body) for delivery in deliveries],
+        [delivery.body for delivery in deliveries],
+    ]
+    return pa.Table.from_arrays(
+        [
+            pa.array(values, field.type)
+            for values, field in zip(columns, LANDING_SCHEMA, strict=True)
+        ],
+        schema=LANDING_SCHEMA,
+    )

@@ -1,0 +1,149 @@
+"""Settings of every part, read from environment variables with the prefix ``CUSTOMERIO_``."""
+
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import AfterValidator, Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from customerio_pipeline.errors import SettingsError
+
+# Customer.io takes webhook URLs of at most 255 characters (customerio-webhooks 2); the route and
+# a token of 43 characters need 60 of them.
+MAX_PUBLIC_URL_LENGTH = 190
+
+AbsolutePath = Annotated[Path, AfterValidator(lambda path: path.expanduser().absolute())]
+MEBIBYTE = 1024 * 1024
+
+
+class Settings(BaseSettings):
+    """What is in force; ``customerio-pipeline config`` prints it with secrets masked."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="CUSTOMERIO_", env_ignore_empty=True, frozen=True, hide_input_in_errors=True
+    )
+
+    home: AbsolutePath = Field(default=Path("var"), validate_default=True)
+    """Folder of all data of a local installation."""
+
+    landing_folder: AbsolutePath | None = Field(default=None, alias="CUSTOMERIO_LANDING")
+    """Folder of the landing files; ``<home>/landing`` when unset."""
+
+    registry_url: SecretStr | None = Field(default=None, alias="CUSTOMERIO_REGISTRY")
+    """``sqlite:///path`` or ``postgresql://…``; ``<home>/registry.sqlite`` when unset."""
+
+    warehouse_url: SecretStr | None = Field(default=None, alias="CUSTOMERIO_WAREHOUSE")
+    """``duckdb:///path``; ``<home>/warehouse/customerio.duckdb`` when unset."""
+
+    public_url: str = Field(default="http://127.0.0.1:8080", max_length=MAX_PUBLIC_URL_LENGTH)
+    """What Customer.io calls: scheme, host and, if any, port and path prefix."""
+
+    max_body_bytes: int = Field(default=32 * MEBIBYTE, ge=1024)
+    """Longest request body taken; longer ones get 413."""
+
+    spool_max_bytes: int = Field(default=2048 * MEBIBYTE, ge=MEBIBYTE)
+    """Bytes that may wait for sealing before deliveries get 503."""
+
+    spool_min_free_bytes: int = Field(default=256 * MEBIBYTE, ge=0)
+    """Free bytes on the spool's disk below which deliveries get 503."""
+
+    segment_max_bytes: int = Field(default=64 * MEBIBYTE, ge=1024)
+    """Size at which a spool segment is closed and sealed at once."""
+
+    seal_after_seconds: float = Field(default=1.0, gt=0, le=3600)
+    """Age at which a spool segment that holds events is closed and sealed."""
+
+    queue_max_bytes: int = Field(default=64 * MEBIBYTE, ge=1024)
+    """Bytes of bodies that may wait for a sync, per worker, before deliveries get 503."""
+
+    queue_max_seconds: float = Field(default=3.0, gt=0, lt=4)
+    """Wait for a sync after which deliveries get 503; Customer.io gives up at 4 s."""
+
+    drain_seconds: float = Field(default=8.0, gt=0)
+    """Time that a stopping receiver gives the requests in flight."""
+
+    access_log: bool = True
+    """Whether the receiver logs one line a request."""
+
+    warehouse_wait_seconds: float = Field(default=30.0, ge=0)
+    """How long a load waits for a warehouse that another process holds."""
+
+    load_idle_seconds: float = Field(default=10.0, ge=0)
+    """Quiet time after which a drain run of the sensor ends."""
+
+    load_max_seconds: float = Field(default=900.0, gt=0)
+    """Time after which a drain run of the sensor ends and another may start."""
+
+    dagster_url: str = "http://127.0.0.1:3000"
+    """Where the command line asks Dagster's webserver to reload new integrations."""
+
+    dagster_postgres_url: SecretStr | None = None
+    """PostgreSQL for Dagster's own storage; SQLite under ``<home>/dagster`` when unset."""
+
+    @field_validator("public_url", "dagster_url")
+    @classmethod
+    def _http_url(cls, value: str) -> str:
+        if not value.startswith(("http://", "https://")):
+            raise ValueError("must start with http:// or https://")
+        return value.rstrip("/")
+
+    @field_validator("warehouse_url")
+    @classmethod
+    def _known_warehouse(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and not value.get_secret_value().startswith("duckdb:///"):
+            raise ValueError("must be duckdb:///path")
+        return value
+
+    @field_validator("registry_url")
+    @classmethod
+    def _known_registry(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and not value.get_secret_value().startswith(
+            ("sqlite:///", "postgresql://")
+        ):
+            raise ValueError("must be sqlite:///path or postgresql://…")
+        return value
+
+    @property
+    def spool(self) -> Path:
+        """Folder of the receiver's spool."""
+        return self.home / "spool"
+
+    @property
+    def landing(self) -> Path:
+        """Folder of the landing files."""
+        return self.landing_folder or self.home / "landing"
+
+    @property
+    def dagster_storage(self) -> Path:
+        """Folder of Dagster's own SQLite storage."""
+        return self.home / "dagster"
+
+    @cached_property
+    def registry(self) -> str:
+        """SQLAlchemy-style URL of the registry; may hold a password."""
+        if self.registry_url is not None:
+            return self.registry_url.get_secret_value()
+        return f"sqlite:///{self.home / 'registry.sqlite'}"
+
+    @cached_property
+    def warehouse(self) -> str:
+        """URL of the warehouse; may hold a password."""
+        if self.warehouse_url is not None:
+            return self.warehouse_url.get_secret_value()
+        return f"duckdb:///{self.home / 'warehouse' / 'customerio.duckdb'}"
+
+
+def load_settings() -> Settings:
+    """Read the settings from the environment.
+
+    Raises:
+        SettingsError: naming the variable at fault, never its value.
+    """
+    try:
+        return Settings()
+    except ValidationError as error:
+        first = error.errors(include_input=False, include_url=False)[0]
+        name = str(first["loc"][0])
+        variable = name if name.startswith("CUSTOMERIO_") else f"CUSTOMERIO_{name.upper()}"
+        raise SettingsError(f"{variable} is wrong: {first['msg']}.") from None
