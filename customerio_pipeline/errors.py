@@ -8,6 +8,7 @@ PipelineError
 │   ├── UrlLimitError
 │   ├── UnknownUrlError
 │   └── RegistryUnavailableError    transient: the registry cannot be reached
+├── ReceiverError            the receiver cannot start
 ├── LandingError             a landing file cannot be read
 └── WarehouseError           the load rolled back: nothing changed, the next load repeats it
     ├── WarehouseBusyError          transient: another process holds the warehouse
@@ -58,6 +59,10 @@ class RegistryUnavailableError(RegistryError):
     """The registry cannot be opened or reached now."""
 
     usage = False
+
+
+class ReceiverError(PipelineError):
+    """The receiver cannot listen where it should."""
 
 
 class LandingError(PipelineError):

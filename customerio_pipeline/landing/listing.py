@@ -66,7 +66,7 @@ def _folders(parent: Path, prefix: str) -> list[Path]:
 
 def _files(folder: Path, relative: str) -> list[LandingFile]:
     try:
-        names = sorted(os.listdir(folder))
+        names = sorted(os.listdir(folder))  # noqa: PTH208  a list of names, ten times faster
     except FileNotFoundError:
         return []
     files = (LandingFile.from_path(f"{relative}/{name}") for name in names)

@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 
 from customerio_pipeline.landing.delivery import LANDED_HEADERS, Delivery
 from customerio_pipeline.landing.files import LandingFile
+from customerio_pipeline.landing.folders import make_folders, sync_folder
 
 LANDING_SCHEMA = pa.schema(
     [
@@ -58,7 +59,7 @@ def write_landing_file(
         OSError: nothing is visible under the final name that was not there before.
     """
     path = file.path(landing)
-    _make_folders(path.parent)
+    make_folders(path.parent)
     # Readers of Hive-style folders skip names that start with a dot.
     temporary = path.with_name(f".{path.name}.tmp")
     try:
@@ -80,25 +81,6 @@ def write_landing_file(
         raise
     sync_folder(path.parent)
     return path
-
-
-def sync_folder(folder: Path) -> None:
-    """Make creations, renames and removals in `folder` durable."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _make_folders(folder: Path) -> None:
-    missing = []
-    while not folder.exists():
-        missing.append(folder)
-        folder = folder.parent
-    for new in reversed(missing):
-        new.mkdir(exist_ok=True)
-        sync_folder(new.parent)
 
 
 def _table(deliveries: Sequence[Delivery]) -> pa.Table:

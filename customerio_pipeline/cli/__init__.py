@@ -1,0 +1,51 @@
+"""The command line: ``customerio-pipeline``; one module per command, imported when it is used."""
+
+import importlib
+import sys
+
+import click
+
+import customerio_pipeline
+from customerio_pipeline.errors import PipelineError
+
+_COMMANDS = {
+    "config": "customerio_pipeline.cli.config:config",
+    "integrations": "customerio_pipeline.cli.integrations:integrations",
+    "load": "customerio_pipeline.cli.load:load",
+    "query": "customerio_pipeline.cli.query:query",
+    "receiver": "customerio_pipeline.cli.receiver:receiver",
+    "simulate": "customerio_pipeline.cli.simulate:simulate",
+    "status": "customerio_pipeline.cli.status:status",
+    "up": "customerio_pipeline.cli.up:up",
+    "urls": "customerio_pipeline.cli.urls:urls",
+}
+
+
+class _LazyGroup(click.Group):
+    """Imports a command's module when the command is used, so that each starts fast."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002  click's signature
+        return sorted(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        target = _COMMANDS.get(cmd_name)
+        if target is None:
+            return None
+        module, attribute = target.split(":")
+        command: click.Command = getattr(importlib.import_module(module), attribute)
+        return command
+
+
+@click.command(cls=_LazyGroup)
+@click.version_option(customerio_pipeline.__version__, prog_name="customerio-pipeline")
+def cli() -> None:
+    """Customer.io reporting webhooks into your warehouse, exactly once."""
+
+
+def main() -> None:
+    """Run the command line; a user's mistake prints one sentence and no traceback."""
+    try:
+        cli()
+    except PipelineError as error:
+        click.echo(f"Error: {error}", err=True)
+        sys.exit(2 if error.usage else 1)

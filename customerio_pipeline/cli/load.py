@@ -1,0 +1,82 @@
+"""``customerio-pipeline load``: what the Dagster asset does, without Dagster."""
+
+import click
+
+from customerio_pipeline.cli.output import print_json
+from customerio_pipeline.errors import PipelineError
+from customerio_pipeline.loading.load import Loader, LoadReport, drain
+from customerio_pipeline.loading.target import Target
+from customerio_pipeline.registry.registry import Registry
+from customerio_pipeline.settings import Settings, load_settings
+from customerio_pipeline.warehouse import open_warehouse
+
+_WAIT_SECONDS = 5.0
+
+
+@click.command()
+@click.argument("name", required=False)
+@click.option(
+    "--wait", is_flag=True, help="Go on until nothing has come for 5 seconds, not just for now."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the totals as JSON.")
+def load(name: str | None, wait: bool, as_json: bool) -> None:
+    """Load what has landed into the warehouse: of one integration, or of all that are active."""
+    settings = load_settings()
+    registry = Registry.open(settings.registry)
+    try:
+        if name is not None:
+            schemas = [registry.find(name).schema]
+        else:
+            schemas = [
+                integration.schema
+                for integration in registry.integrations()
+                if integration.state == "active"
+            ]
+    finally:
+        registry.close()
+    target = open_warehouse(settings)
+    failures: list[PipelineError] = []
+    totals = []
+    try:
+        for schema in schemas:
+            try:
+                totals.append(_load_schema(settings, target, schema, wait, quiet=as_json))
+            except PipelineError as error:
+                failures.append(error)
+    finally:
+        target.close()
+    if as_json:
+        print_json(totals)
+    for failure in failures[:-1]:
+        click.echo(f"Error: {failure}", err=True)
+    if failures:
+        raise failures[-1]
+
+
+def _load_schema(
+    settings: Settings, target: Target, schema: str, wait: bool, *, quiet: bool
+) -> dict[str, object]:
+    loader = Loader(schema, settings.landing, target)
+    total: dict[str, int] = dict.fromkeys(
+        ("files", "deliveries", "events", "inserted", "updated", "duplicates", "rejected"), 0
+    )
+    try:
+        for report in drain(loader, idle_seconds=_WAIT_SECONDS if wait else 0):
+            for name in total:
+                total[name] += getattr(report, name)
+            if not quiet:
+                click.echo(_line(report))
+    finally:
+        loader.close()
+    if not quiet and not total["files"]:
+        click.echo(f"{schema}: nothing to load")
+    return {"schema": schema, **total}
+
+
+def _line(report: LoadReport) -> str:
+    return (
+        f"{report.schema}: {report.events} events from {report.files} files in"
+        f" {report.seconds:.2f} s: {report.inserted} inserted, {report.duplicates} duplicates"
+        f" ({report.updated} replaced a row), {report.rejected} rejected;"
+        f" {report.row_count} rows in data"
+    )

@@ -1,0 +1,36 @@
+"""How commands print data: a table for people, JSON for programs."""
+
+import json
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+
+import click
+from rich.console import Console
+from rich.table import Column, Table
+from rich.text import Text
+
+
+def print_table(
+    columns: Sequence[str], rows: Iterable[Sequence[object]], *, title: str | None = None
+) -> None:
+    """Print rows as a table as wide as the terminal allows."""
+    # Folded, so that nothing is cut off where the terminal is narrow.
+    headers = (Column(name, overflow="fold") for name in columns)
+    table = Table(*headers, title=title, title_justify="left")
+    for row in rows:
+        # As `Text`, since square brackets in data are not markup.
+        table.add_row(*(Text(_text(value)) for value in row))
+    Console().print(table)
+
+
+def print_json(value: object) -> None:
+    """Print one JSON document; times as ISO 8601."""
+    click.echo(json.dumps(value, indent=2, ensure_ascii=False, default=_text))
+
+
+def _text(value: object) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, datetime):
+        return value.isoformat(timespec="seconds")
+    return str(value)

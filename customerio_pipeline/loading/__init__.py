@@ -1,0 +1,1 @@
+"""From landed deliveries to rows: parse, flatten, evolve; knows no warehouse."""

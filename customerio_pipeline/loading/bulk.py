@@ -1,0 +1,114 @@
+"""Flattening in bulk: judge the shapes of a batch, learn the new ones, extract the plain ones."""
+
+from collections.abc import Sequence
+
+from customerio_pipeline.loading.decoding import MAX_EVENT_ID_LENGTH, Rejected, read_events
+from customerio_pipeline.loading.engine import Engine, quoted
+from customerio_pipeline.loading.flattening import Flattener
+from customerio_pipeline.loading.shapes import Paths, Shape
+
+_LEARNING_ROUNDS = 5
+"""A new nested object shows its keys one level a round; what stays unknown goes one by one."""
+
+_SAMPLE = 200
+"""Deliveries from which an empty table learns its first shapes."""
+
+ShapeKey = tuple[int, int]
+"""Hashes of a shape's keys and of its types."""
+
+
+class BulkFlattener:
+    """Fills the engine's table ``bulk`` from ``raw``; its verdicts on shapes stay warm."""
+
+    def __init__(self, engine: Engine, flattener: Flattener) -> None:
+        self._engine = engine
+        self._flattener = flattener
+        self._verdicts: dict[ShapeKey, Shape | None] = {}
+        self._verdicts_version = -1
+
+    def flatten(self) -> list[str]:
+        """Flatten every delivery of a plain shape; return the columns of ``bulk``.
+
+        ``bulk`` also has ``n``, the row id in ``raw``. A delivery that is not in it must be
+        flattened one by one.
+
+        Raises:
+            duckdb.Error: the engine meets something that the shapes did not show.
+        """
+        if not self._flattener.root.children:
+            self._learn(f"SELECT rowid FROM raw ORDER BY _sdc_sequence LIMIT {_SAMPLE}")
+        for _ in range(_LEARNING_ROUNDS):
+            version = self._flattener.version
+            paths = Paths(self._flattener.root)
+            unknown = self._judge(paths)
+            self._learn("SELECT unnest(?)", [unknown])
+            if self._flattener.version == version:
+                break
+        return self._extract(paths)
+
+    def _judge(self, paths: Paths) -> list[int]:
+        """Judge every shape; return the first delivery of each that is not plain."""
+        if self._verdicts_version != self._flattener.version:
+            self._verdicts.clear()
+            self._verdicts_version = self._flattener.version
+        keys_sql, types_sql = paths.keys_sql("text"), paths.types_sql("text")
+        self._engine.execute(
+            "CREATE OR REPLACE TEMP TABLE shaped AS SELECT rowid AS n, _sdc_sequence,"
+            f" hash({keys_sql}) AS keys, hash({types_sql}) AS types"
+            " FROM raw WHERE text IS NOT NULL"
+        )
+        fresh: dict[int, ShapeKey] = {
+            n: (keys, types)
+            for keys, types, n in self._engine.rows(
+                "SELECT keys, types, arg_min(n, _sdc_sequence) FROM shaped GROUP BY ALL"
+            )
+            if (keys, types) not in self._verdicts
+        }
+        unknown = []
+        for n, keys, types in self._engine.rows(
+            f"SELECT rowid, {keys_sql}, {types_sql} FROM raw WHERE rowid IN (SELECT unnest(?))",
+            [list(fresh)],
+        ):
+            shape = Shape(keys, types)
+            is_plain = paths.is_plain(shape)
+            self._verdicts[fresh[n]] = shape if is_plain else None
+            if not is_plain:
+                unknown.append(n)
+        return unknown
+
+    def _extract(self, paths: Paths) -> list[str]:
+        verdicts = {
+            key: self._verdicts.get(key)
+            for key in self._engine.rows("SELECT DISTINCT keys, types FROM shaped")
+        }
+        plain = {key: shape for key, shape in verdicts.items() if shape is not None}
+        columns = paths.columns_sql(list(plain.values()), "text", "leaves")
+        event_id = columns.get("event_id", "NULL")
+        selected = ", ".join(f"{sql} AS {quoted(name)}" for name, sql in columns.items())
+        if len(plain) == len(verdicts):
+            chosen = "text IS NOT NULL"
+        else:
+            chosen = (
+                "rowid IN (SELECT n FROM shaped SEMI JOIN (SELECT unnest(?) AS keys,"
+                " unnest(?) AS types) USING (keys, types))"
+            )
+        self._engine.execute(
+            f"CREATE OR REPLACE TEMP TABLE bulk AS SELECT n, {selected or 'NULL AS event_id'},"
+            " _sdc_received_at, _sdc_sequence, _sdc_writer, _sdc_offset"
+            " FROM (SELECT rowid AS n, text, received_at AS _sdc_received_at, _sdc_sequence,"
+            f'  writer AS _sdc_writer, "offset" AS _sdc_offset, {paths.transform_sql("text")}'
+            f"  AS leaves FROM raw WHERE {chosen})"
+            f" WHERE {event_id} <> '' AND length({event_id}) <= {MAX_EVENT_ID_LENGTH}",
+            []
+            if len(plain) == len(verdicts)
+            else [[keys for keys, _ in plain], [types for _, types in plain]],
+        )
+        return list(columns)
+
+    def _learn(self, row_ids: str, parameters: Sequence[object] = ()) -> None:
+        """Flatten a few deliveries for what they teach, in the order of receipt."""
+        found = self._engine.deliveries(f"WHERE rowid IN ({row_ids})", parameters)
+        for _, _, _, _, encoding, body in found:
+            for event in read_events(body, encoding):
+                if not isinstance(event, Rejected):
+                    self._flattener.row(event)

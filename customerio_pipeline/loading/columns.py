@@ -1,0 +1,113 @@
+"""Which column a value goes to: decided once per path and kind, the same ever after.
+
+A column keeps its name and first type; a value of another JSON type goes to a sibling with a type
+suffix, so nothing is coerced and no event is refused (stitch-loading 0.1, 5.4-5.6).
+"""
+
+from collections.abc import Collection, Mapping
+
+from customerio_pipeline.loading.declared import DECLARED_TYPES
+from customerio_pipeline.loading.names import full_name, unique_name
+from customerio_pipeline.loading.target import Column, ColumnType, Kind, SchemaState
+
+SYSTEM_COLUMNS: dict[str, ColumnType] = {
+    "_sdc_batched_at": ColumnType.TIMESTAMP,
+    "_sdc_received_at": ColumnType.TIMESTAMP,
+    "_sdc_sequence": ColumnType.BIGINT,
+    "_sdc_table_version": ColumnType.BIGINT,
+    "_sdc_writer": ColumnType.TEXT,
+    "_sdc_offset": ColumnType.BIGINT,
+    "event_id": ColumnType.TEXT,
+}
+"""Columns that every row has, whatever the event."""
+
+OVERFLOW_COLUMN = "_sdc_overflow"
+"""Takes, as one JSON object, the values for which the table has no room (stitch-loading 0.1)."""
+
+_SUFFIXES = {
+    ColumnType.BIGINT: "__bi",
+    ColumnType.DOUBLE: "__do",
+    ColumnType.BOOLEAN: "__bo",
+    ColumnType.TEXT: "__st",
+    ColumnType.JSON: "__js",
+}
+
+
+_EVENT_ID = Column("event_id", ColumnType.TEXT, ("event_id",), Kind.TEXT, "event_id")
+
+
+class ColumnMap:
+    """The mapping of one schema; grows while events are flattened."""
+
+    def __init__(self, state: SchemaState, max_columns: int) -> None:
+        self._max_columns = max_columns
+        self._table = state.table_columns
+        self._mapping: dict[tuple[tuple[str, ...], Kind], Column] = {}
+        self._base_names: dict[tuple[str, ...], str] = {}
+        self._types: dict[str, ColumnType] = {}
+        self._taken = {*SYSTEM_COLUMNS, OVERFLOW_COLUMN}
+        self._new: list[Column] = []
+        self._remember(_EVENT_ID)
+        for column in state.columns:
+            self._remember(column)
+
+    def take_new(self) -> list[Column]:
+        """Return the entries added since the last call."""
+        new, self._new = self._new, []
+        return new
+
+    def continues(self, state: SchemaState) -> bool:
+        """Take over the table as it is now; False when the mapping is no longer that of `state`."""
+        self._table = state.table_columns
+        return not self._new and {*state.columns, _EVENT_ID} == set(self._mapping.values())
+
+    @property
+    def mappings(self) -> Collection[Column]:
+        """Every entry, old and new."""
+        return self._mapping.values()
+
+    @property
+    def types(self) -> Mapping[str, ColumnType]:
+        """Type of every mapped column, by name."""
+        return self._types
+
+    def column(self, path: tuple[str, ...], kind: Kind) -> Column | None:
+        """Return the column for a value; None when the table has no room for another one."""
+        known = self._mapping.get((path, kind))
+        if known is not None:
+            return known
+        column = self._decide(path, kind)
+        if column.name not in self._types and self._column_count() >= self._max_columns:
+            return None
+        self._remember(column)
+        self._new.append(column)
+        return column
+
+    def _decide(self, path: tuple[str, ...], kind: Kind) -> Column:
+        base = self._base_names.get(path) or self._new_base_name(path)
+        if kind is Kind.NUMBER:
+            return Column(base + _SUFFIXES[ColumnType.TEXT], ColumnType.TEXT, path, kind, base)
+        wanted = ColumnType(kind.value)
+        base_type = (
+            self._types.get(base) or self._table.get(base) or DECLARED_TYPES.get(path) or wanted
+        )
+        name = base if base_type is wanted else base + _SUFFIXES[wanted]
+        return Column(name, wanted, path, kind, base)
+
+    def _new_base_name(self, path: tuple[str, ...]) -> str:
+        """Name the path; a column that somebody added by hand is used where its type fits."""
+        name = full_name(path)
+        candidate = unique_name(name, self._taken)
+        by_hand = self._table.get(candidate)
+        if by_hand is not None and by_hand is DECLARED_TYPES.get(path, by_hand):
+            return candidate
+        return unique_name(name, self._taken | {column.lower() for column in self._table})
+
+    def _remember(self, column: Column) -> None:
+        self._mapping[column.path, column.kind] = column
+        self._base_names[column.path] = column.base_name
+        self._types[column.name] = column.type
+        self._taken |= {column.name.lower(), column.base_name.lower()}
+
+    def _column_count(self) -> int:
+        return len(SYSTEM_COLUMNS | self._types)

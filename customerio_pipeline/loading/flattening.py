@@ -1,0 +1,135 @@
+"""From one event to one flat row (stitch-loading 3 and 4).
+
+The keys seen so far form a tree whose nodes remember their columns, so a known key costs two
+dictionary look-ups and a new one is decided once (`customerio_pipeline.loading.columns`). The
+same tree tells the bulk path which keys and types it may take without looking
+(`customerio_pipeline.loading.shapes`).
+"""
+
+from typing import Any
+
+import msgspec
+
+from customerio_pipeline.loading.columns import OVERFLOW_COLUMN, ColumnMap
+from customerio_pipeline.loading.exact_json import MAX_DEPTH, JsonText, NumberText
+from customerio_pipeline.loading.names import full_name
+from customerio_pipeline.loading.target import Kind
+
+Row = dict[str, object]
+
+MAX_KEYS = 4000
+"""Keys that the tree remembers; more, from odd events, are looked up each time."""
+
+_KINDS: dict[type, Kind] = {
+    str: Kind.TEXT,
+    int: Kind.BIGINT,
+    float: Kind.DOUBLE,
+    bool: Kind.BOOLEAN,
+    list: Kind.JSON,
+    JsonText: Kind.JSON,
+    NumberText: Kind.NUMBER,
+}
+_TYPES = {kind: value_type for value_type, kind in _KINDS.items() if value_type is not JsonText}
+_MIN_BIGINT, _MAX_BIGINT = -(2**63), 2**63 - 1
+
+
+class Node:
+    """A key at its place in the event."""
+
+    __slots__ = ("children", "columns", "is_object", "path")
+
+    def __init__(self, path: tuple[str, ...]) -> None:
+        self.path = path
+        self.is_object = False
+        self.children: dict[str, Node] = {}
+        # By type of value: enumeration members hash in Python, types in C.
+        self.columns: dict[type, str] = {}
+
+
+class Flattener:
+    """Flattens events and remembers what it learned of their keys."""
+
+    def __init__(self, columns: ColumnMap) -> None:
+        self.root = Node(())
+        self.version = 0
+        """Rises whenever the tree learns something."""
+
+        self._columns = columns
+        self._keys = 0
+        for column in columns.mappings:
+            node = self.root
+            for key in column.path:
+                node.is_object = True
+                node = self._child(node, key)
+            node.columns[_TYPES[column.kind]] = column.name
+        self.root.is_object = True
+
+    def row(self, event: dict[str, object]) -> Row:
+        """Return the row of an event: column name to value; nulls are left out."""
+        row: Row = {}
+        overflow: dict[str, object] = {}
+        self._flatten(event, self.root, row, overflow)
+        if overflow:
+            row[OVERFLOW_COLUMN] = _json_text(overflow)
+        return row
+
+    def _flatten(  # noqa: C901  the hot loop: calls would cost more than they explain
+        self, value: dict[str, Any], node: Node, row: Row, overflow: dict[str, object]
+    ) -> None:
+        children = node.children
+        for key, item in value.items():
+            child = children.get(key) or self._child(node, key)
+            if item is None:
+                continue
+            kind = type(item)
+            if kind is dict:
+                if len(child.path) < MAX_DEPTH:
+                    if not child.is_object:
+                        child.is_object = True
+                        self.version += 1
+                    self._flatten(item, child, row, overflow)
+                    continue
+                kind = list
+            if kind is int:
+                if not _MIN_BIGINT <= item <= _MAX_BIGINT:
+                    kind, item = NumberText, str(item)  # noqa: PLW2901
+            elif kind is list or kind is JsonText:
+                item = _json_text(item)  # noqa: PLW2901
+                # Neither creates a column (stitch-loading 4.9), nor fills one that exists: the
+                # table must not depend on the order of events.
+                if not item.strip(EMPTY_JSON):
+                    continue
+            name = child.columns.get(kind) or self._column(child, kind)
+            if name is not None:
+                row[name] = item
+            else:
+                is_json = kind in (list, JsonText, NumberText)
+                overflow[full_name(child.path)] = msgspec.Raw(item.encode()) if is_json else item
+
+    def _child(self, node: Node, key: str) -> Node:
+        child = node.children.get(key)
+        if child is None:
+            child = Node((*node.path, key))
+            if self._keys < MAX_KEYS:
+                node.children[key] = child
+                self._keys += 1
+                self.version += 1
+        return child
+
+    def _column(self, node: Node, kind: type) -> str | None:
+        column = self._columns.column(node.path, _KINDS[kind])
+        if column is None:
+            return None
+        node.columns[kind] = column.name
+        self.version += 1
+        return column.name
+
+
+EMPTY_JSON = "[]{}nul, "
+"""Characters of arrays that hold nothing but nulls and empty containers."""
+
+
+def _json_text(value: object) -> str:
+    if isinstance(value, str):
+        return str(value)
+    return msgspec.json.encode(value).decode()

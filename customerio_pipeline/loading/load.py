@@ -1,0 +1,235 @@
+"""Loading an integration: one micro-batch after another, each in one transaction (design C4)."""
+
+import time
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from uuid import uuid4
+
+import duckdb
+
+from customerio_pipeline.errors import LandingError
+from customerio_pipeline.landing.files import LandingFile
+from customerio_pipeline.landing.listing import LandingListing
+from customerio_pipeline.landing.offsets import OffsetSet
+from customerio_pipeline.landing.reading import check_file, pending_files
+from customerio_pipeline.loading.columns import ColumnMap
+from customerio_pipeline.loading.engine import Source
+from customerio_pipeline.loading.staging import Staging
+from customerio_pipeline.loading.target import Batch, MergeCounts, SchemaState, Target
+
+MAX_BATCH_DELIVERIES = 250_000
+MAX_BATCH_FILE_BYTES = 48 * 1024 * 1024
+"""Size of a batch's files; JSON of events is four to five times larger than its Parquet."""
+
+POLL_SECONDS = 0.2
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LoadReport:
+    """What one batch did; ``events == inserted + duplicates + rejected``."""
+
+    schema: str
+    load_id: str
+    batched_at: datetime
+    files: int
+    deliveries: int
+    events: int
+    inserted: int
+    duplicates: int
+    """Events that added no row because `data` or this batch has their event_id already."""
+
+    updated: int
+    """Those of `duplicates` that were later than the row in `data` and replaced it."""
+
+    rejected: int
+    row_count: int
+    """Rows of `data` now."""
+
+    received_from: datetime | None
+    received_to: datetime | None
+    new_columns: tuple[str, ...]
+    seconds: float
+
+    @property
+    def lag_seconds(self) -> float:
+        """Seconds from the newest receipt to the load."""
+        return _seconds(self.received_to, self.batched_at)
+
+    @property
+    def lag_max_seconds(self) -> float:
+        """Seconds from the oldest receipt to the load."""
+        return _seconds(self.received_from, self.batched_at)
+
+
+class Loader:
+    """Loads one integration's landing files into a warehouse.
+
+    A damaged file is left out, remembered in `damaged` and does not keep the others back.
+    """
+
+    def __init__(
+        self,
+        schema: str,
+        landing: Path,
+        target: Target,
+        *,
+        run_id: str | None = None,
+        max_columns: int = 1000,
+    ) -> None:
+        self.schema = schema
+        self.damaged: dict[LandingFile, LandingError] = {}
+        self._landing = landing
+        self._listing = LandingListing(landing, schema)
+        self._target = target
+        self._run_id = run_id
+        self._max_columns = max_columns
+        self._settled: list[LandingFile] = []
+        self._staging: Staging | None = None
+
+    def has_pending(self) -> bool:
+        """Tell whether landing holds a delivery that the warehouse has not settled."""
+        return bool(self._pending(self._listing.files(), self._target.state(self.schema).loaded))
+
+    def load_next(self) -> LoadReport | None:
+        """Load the next batch in one transaction; None when nothing is pending.
+
+        Raises:
+            WarehouseError: nothing was changed; a later call repeats the batch.
+        """
+        started = time.monotonic()
+        files = self._listing.files()
+        if files == self._settled:
+            return None  # an idle drain leaves the lock and the warehouse to others
+        with self._target.exclusive(self.schema):
+            state = self._target.state(self.schema)
+            while selected := self._select(self._pending(files, state.loaded)):
+                batch = self._stage(selected, state)
+                if batch is not None:
+                    break
+            else:
+                self._settled = files
+                return None
+            try:
+                counts = self._target.merge(self.schema, batch)
+            except BaseException:
+                self.close()  # it has learned columns that the table does not have
+                raise
+        new_columns = tuple(sorted(batch.columns.keys() - state.table_columns.keys()))
+        return self._report(batch, counts, new_columns, time.monotonic() - started)
+
+    def close(self) -> None:
+        """Release the engine; the target stays open."""
+        if self._staging is not None:
+            self._staging.close()
+            self._staging = None
+
+    def _report(
+        self, batch: Batch, counts: MergeCounts, new_columns: tuple[str, ...], seconds: float
+    ) -> LoadReport:
+        return LoadReport(
+            schema=self.schema,
+            load_id=batch.load_id,
+            batched_at=batch.batched_at,
+            files=batch.files,
+            deliveries=batch.deliveries,
+            events=batch.events,
+            inserted=counts.inserted,
+            duplicates=batch.absorbed + counts.updated + counts.stale,
+            updated=counts.updated,
+            rejected=batch.rejected.num_rows,
+            row_count=counts.row_count,
+            received_from=batch.received_from,
+            received_to=batch.received_to,
+            new_columns=new_columns,
+            seconds=seconds,
+        )
+
+    def _pending(
+        self, files: list[LandingFile], loaded: Mapping[str, OffsetSet]
+    ) -> list[LandingFile]:
+        return [file for file in pending_files(files, loaded) if file not in self.damaged]
+
+    def _select(self, pending: Sequence[LandingFile]) -> list[LandingFile]:
+        """Return the oldest sound files, up to the size of a batch."""
+        selected = []
+        size = deliveries = 0
+        for file in pending:
+            if deliveries >= MAX_BATCH_DELIVERIES or size >= MAX_BATCH_FILE_BYTES:
+                break
+            if self._is_sound(file):
+                selected.append(file)
+                deliveries += file.last - file.first + 1
+                size += file.path(self._landing).stat().st_size
+        return selected
+
+    def _is_sound(self, file: LandingFile, *, whole: bool = False) -> bool:
+        try:
+            check_file(self._landing, file, whole=whole)
+        except LandingError as error:
+            self.damaged[file] = error
+        return file not in self.damaged
+
+    def _stage(self, files: Sequence[LandingFile], state: SchemaState) -> Batch | None:
+        """Stage files; None when one of them turned out to be damaged within."""
+        batched_at = datetime.now(UTC)
+        staging = self._warm_staging(state)
+        try:
+            staged = staging.stage(
+                [
+                    Source(file.path(self._landing), file.writer, state.loaded.get(file.writer))
+                    for file in files
+                ],
+                batched_at,
+            )
+        except duckdb.Error:
+            if all(self._is_sound(file, whole=True) for file in files):
+                raise
+            return None
+        offsets: defaultdict[str, OffsetSet] = defaultdict(OffsetSet)
+        for file in files:
+            offsets[file.writer].add(file.first, file.last)
+        return Batch(
+            load_id=uuid4().hex,
+            batched_at=batched_at,
+            run_id=self._run_id,
+            mappings=staging.columns.take_new(),
+            loaded={writer: list(intervals) for writer, intervals in offsets.items()},
+            files=len(files),
+            **staged._asdict(),
+        )
+
+    def _warm_staging(self, state: SchemaState) -> Staging:
+        if self._staging is None or not self._staging.columns.continues(state):
+            self.close()
+            self._staging = Staging(ColumnMap(state, self._max_columns))
+        return self._staging
+
+
+def drain(
+    loader: Loader, *, idle_seconds: float = 0, max_seconds: float | None = None
+) -> Iterator[LoadReport]:
+    """Load batch after batch until nothing came for `idle_seconds`, or `max_seconds` are over.
+
+    Raises:
+        LandingError: at the end, when a damaged file had to be left out.
+        WarehouseError: as `Loader.load_next`.
+    """
+    started = last_load = time.monotonic()
+    while max_seconds is None or time.monotonic() - started < max_seconds:
+        report = loader.load_next()
+        if report is not None:
+            yield report
+            last_load = time.monotonic()
+        elif time.monotonic() - last_load >= idle_seconds:
+            break
+        else:
+            time.sleep(POLL_SECONDS)
+    for error in loader.damaged.values():
+        raise error
+
+
+def _seconds(start: datetime | None, end: datetime) -> float:
+    return (end - start).total_seconds() if start else 0.0

@@ -1,0 +1,159 @@
+"""What loading needs of a warehouse, and what it hands over: the seam between the two.
+
+A `Target` is implemented once per kind of warehouse (`customerio_pipeline.warehouse`). Loading
+calls it; a target knows nothing of JSON, landing files or Dagster.
+"""
+
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from datetime import datetime
+from enum import StrEnum
+from typing import NamedTuple, Protocol
+
+import pyarrow as pa
+
+from customerio_pipeline.landing.offsets import Interval, OffsetSet
+
+
+class ColumnType(StrEnum):
+    """Types a column of `data` can have; each warehouse names its own."""
+
+    TEXT = "text"
+    BIGINT = "bigint"
+    DOUBLE = "double"
+    BOOLEAN = "boolean"
+    JSON = "json"
+    TIMESTAMP = "timestamp"
+
+
+class Kind(StrEnum):
+    """What a JSON value is; with its path it decides the column (stitch-loading 3)."""
+
+    TEXT = "text"
+    BIGINT = "bigint"
+    DOUBLE = "double"
+    BOOLEAN = "boolean"
+    JSON = "json"
+    """An array, or an object nested too deep: kept as JSON text."""
+
+    NUMBER = "number"
+    """A number that neither bigint nor double holds: kept as its digits."""
+
+
+class Column(NamedTuple):
+    """Where the values of one kind at one path go, as `_sdc_columns` keeps it."""
+
+    name: str
+    type: ColumnType
+    path: tuple[str, ...]
+    """The JSON keys from the top of the event."""
+
+    kind: Kind
+    base_name: str
+    """Name of the path's own column; `name` is that, or that with a type suffix."""
+
+
+class SchemaState(NamedTuple):
+    """What a schema holds before a load."""
+
+    loaded: Mapping[str, OffsetSet]
+    """Offsets loaded so far, by writer."""
+
+    columns: Sequence[Column]
+    """The mapping so far."""
+
+    table_columns: Mapping[str, ColumnType | None]
+    """Columns that `data` has now; None for a type that loading never makes."""
+
+
+class Batch(NamedTuple):
+    """One transaction's worth of work."""
+
+    load_id: str
+    batched_at: datetime
+    run_id: str | None
+    """Id of the Dagster run, if one loads."""
+
+    mappings: Sequence[Column]
+    """Entries that `_sdc_columns` does not have yet."""
+
+    columns: Mapping[str, ColumnType]
+    """Every column of `rows`, in byte order; the target adds those that `data` lacks."""
+
+    rows: pa.Table
+    """One row per event_id."""
+
+    rejected: pa.Table
+    """Rows for `_sdc_rejected`."""
+
+    loaded: Mapping[str, Sequence[Interval]]
+    """Offsets that this batch settles, by writer."""
+
+    files: int
+    deliveries: int
+    """Landing rows read."""
+
+    events: int
+    """Events in them: an array holds several."""
+
+    absorbed: int
+    """Events superseded by a later one of the same event_id in this batch."""
+
+    received_from: datetime | None
+    received_to: datetime | None
+    """Receipt of the oldest and the newest delivery."""
+
+
+class MergeCounts(NamedTuple):
+    """What the merge did; inserted + updated + stale is the number of staged rows."""
+
+    inserted: int
+    updated: int
+    stale: int
+    """Rows older than what the table holds."""
+
+    row_count: int
+    """Rows of `data` after the merge."""
+
+
+class QueryResult(NamedTuple):
+    """Rows of a read-only query."""
+
+    columns: list[str]
+    rows: list[tuple[object, ...]]
+
+
+class Target(Protocol):
+    """A warehouse."""
+
+    def exclusive(self, schema: str) -> AbstractContextManager[None]:
+        """Hold the load lock of `schema`; it dies with its owner.
+
+        Raises:
+            WarehouseBusyError: another load of the schema did not end in time.
+        """
+
+    def state(self, schema: str) -> SchemaState:
+        """Read what the schema holds; empty when there is no such schema yet.
+
+        Raises:
+            WarehouseBusyError: another process holds the warehouse.
+            WarehouseUnavailableError: it cannot be opened or reached.
+        """
+
+    def merge(self, schema: str, batch: Batch) -> MergeCounts:
+        """Apply the batch in one transaction (design C4): all of it or nothing.
+
+        Raises:
+            WarehouseError: nothing was changed.
+        """
+
+    def query(self, sql: str, parameters: Sequence[object] = ()) -> QueryResult:
+        """Run one read-only statement.
+
+        Raises:
+            WarehouseError: it failed, or the warehouse cannot be opened.
+        """
+
+    def close(self) -> None:
+        """Release every resource; the target is not used again."""

@@ -1,0 +1,102 @@
+"""Landing files and loads for tests: bodies in, SQL out."""
+
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+from customerio_pipeline.landing.delivery import LANDED_HEADERS, Delivery
+from customerio_pipeline.landing.files import LandingFile
+from customerio_pipeline.landing.writing import write_landing_file
+from customerio_pipeline.loading.load import Loader, LoadReport, drain
+from customerio_pipeline.warehouse.duckdb_target import DuckDBTarget
+
+SCHEMA = "stitch_customerio"
+RECEIVED_NS = 1_700_000_000_000_000_000
+
+
+class Warehouse:
+    """A landing folder and a DuckDB file of a test's own."""
+
+    def __init__(self, folder: Path, *, max_columns: int = 1000) -> None:
+        self.landing = folder / "landing"
+        self.file = folder / "warehouse" / "customerio.duckdb"
+        self.target = DuckDBTarget(self.file, wait_seconds=20)
+        self.max_columns = max_columns
+        self.next_offset: dict[str, int] = {}
+
+    def land(
+        self,
+        *bodies: bytes,
+        writer: str = "w0",
+        sequences: Sequence[int] | None = None,
+        content_encoding: str | None = None,
+    ) -> LandingFile:
+        """Land bodies as one file, offsets following the writer's last ones."""
+        first = self.next_offset.get(writer, 0)
+        self.next_offset[writer] = first + len(bodies)
+        headers = tuple(
+            content_encoding if name == "content-encoding" else None for name in LANDED_HEADERS
+        )
+        deliveries = [
+            Delivery(
+                writer=writer,
+                offset=first + at,
+                sequence=sequences[at] if sequences else RECEIVED_NS + first + at,
+                received_ns=time.time_ns(),
+                url_id="url_1",
+                signature="unchecked",
+                headers=headers,
+                body=body,
+            )
+            for at, body in enumerate(bodies)
+        ]
+        file = LandingFile.sealed_at(
+            datetime.now(UTC),
+            schema=SCHEMA,
+            writer=writer,
+            first=first,
+            last=first + len(bodies) - 1,
+        )
+        write_landing_file(self.landing, file, [deliveries])
+        return file
+
+    def load(self) -> list[LoadReport]:
+        """Load all that is pending with a fresh loader."""
+        loader = Loader(SCHEMA, self.landing, self.target, max_columns=self.max_columns)
+        try:
+            return list(drain(loader))
+        finally:
+            loader.close()
+
+    def load_bodies(self, *bodies: bytes) -> list[LoadReport]:
+        """Land bodies as one file and load it."""
+        self.land(*bodies)
+        return self.load()
+
+    def rows(self, sql: str) -> list[tuple[object, ...]]:
+        """Return the rows of a query; ``{s}`` stands for the schema."""
+        return self.target.query(sql.format(s=SCHEMA)).rows
+
+    def columns(self) -> dict[str, object]:
+        """Return name and type of the columns of ``data``, in their order."""
+        found = self.rows("SELECT column_name, column_type FROM (DESCRIBE {s}.data)")
+        return dict(found)  # type: ignore[arg-type]  # pairs
+
+    def event(self, event_id: str) -> dict[str, object]:
+        """Return the row of an event without nulls and system columns."""
+        result = self.target.query(
+            f"SELECT * FROM {SCHEMA}.data WHERE event_id = ?",  # noqa: S608  a test's constant
+            [event_id],
+        )
+        assert len(result.rows) == 1, f"{event_id}: {len(result.rows)} rows"
+        pairs = zip(result.columns, result.rows[0], strict=True)
+        return {
+            name: value
+            for name, value in pairs
+            if value is not None and not (name.startswith("_sdc_") and name != "_sdc_overflow")
+        }
+
+    def rejected(self) -> list[tuple[object, ...]]:
+        """Return record and reason of the rejected ones, in the order of receipt."""
+        return self.rows("SELECT record, reason FROM {s}._sdc_rejected ORDER BY _sdc_sequence")
