@@ -1,0 +1,1 @@
+"""Integrations, their webhook URLs and their state, in SQLite or PostgreSQL."""

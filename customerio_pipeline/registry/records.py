@@ -1,0 +1,68 @@
+"""What the registry hands out."""
+
+from datetime import datetime
+from enum import StrEnum
+from typing import NamedTuple
+
+
+class IntegrationState(StrEnum):
+    """Paused: received and landed, not loaded. Deleted: its URLs stopped working."""
+
+    ACTIVE = "active"
+    PAUSED = "paused"
+    DELETED = "deleted"
+
+
+class Integration(NamedTuple):
+    """A source of events, with a schema of its own in the warehouse."""
+
+    id: int
+    name: str
+    """Display name; may change."""
+
+    schema: str
+    """Never changes."""
+
+    state: IntegrationState
+    created_at: datetime
+
+
+class WebhookUrl(NamedTuple):
+    """A webhook URL as it can be shown: its id, never its token."""
+
+    id: str
+    created_at: datetime
+    revoked_at: datetime | None
+
+    @property
+    def is_live(self) -> bool:
+        """Whether deliveries to it are taken."""
+        return self.revoked_at is None
+
+
+class NewUrl(NamedTuple):
+    """A webhook URL just made; the only moment at which its token is known (design C8)."""
+
+    id: str
+    token: str
+
+    def __repr__(self) -> str:
+        """Show the id only: a token in a log or traceback would be leaked."""
+        return f"NewUrl(id={self.id!r}, token=…)"
+
+
+class LiveUrl(NamedTuple):
+    """What the receiver needs to know a caller by."""
+
+    token_hash: bytes
+    """SHA-256 digest of the token, 32 bytes."""
+
+    url_id: str
+    schema: str
+
+
+class RegistrySnapshot(NamedTuple):
+    """Every live URL as of one generation."""
+
+    generation: int
+    live_urls: tuple[LiveUrl, ...]

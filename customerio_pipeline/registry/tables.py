@@ -1,0 +1,79 @@
+"""The registry's tables, the same in SQLite and PostgreSQL."""
+
+from datetime import UTC, datetime
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Dialect
+
+# Of the layout below; a registry with a greater one was made by a newer release.
+SCHEMA_VERSION = 1
+
+metadata = sa.MetaData()
+
+
+class _UtcTime(sa.types.TypeDecorator[datetime]):
+    """A time that comes back with its zone; SQLite keeps none."""
+
+    impl = sa.DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(
+        self,
+        value: datetime | None,
+        dialect: Dialect,  # noqa: ARG002  SQLAlchemy's signature
+    ) -> datetime | None:
+        return value and value.astimezone(UTC)
+
+    def process_result_value(
+        self,
+        value: datetime | None,
+        dialect: Dialect,  # noqa: ARG002  SQLAlchemy's signature
+    ) -> datetime | None:
+        if value is None or value.tzinfo is None:
+            return value and value.replace(tzinfo=UTC)
+        return value.astimezone(UTC)
+
+
+# One row. Every change raises `generation` in its own transaction, and does so first: the row's
+# lock then makes changes wait for each other, so none needs to fear another half-way.
+registry_state = sa.Table(
+    "registry_state",
+    metadata,
+    sa.Column("id", sa.Integer, sa.CheckConstraint("id = 1"), primary_key=True),
+    sa.Column("schema_version", sa.Integer, nullable=False),
+    sa.Column("generation", sa.BigInteger, nullable=False),
+)
+
+integrations = sa.Table(
+    "registry_integrations",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("name", sa.Text, nullable=False),
+    sa.Column("name_key", sa.Text, nullable=False),
+    sa.Column("schema", sa.Text, nullable=False),
+    sa.Column("state", sa.Text, nullable=False),
+    sa.Column("created_at", _UtcTime, nullable=False),
+    sa.Column("deleted_at", _UtcTime),
+    sa.CheckConstraint("state IN ('active', 'paused', 'deleted')"),
+)
+
+webhook_urls = sa.Table(
+    "registry_webhook_urls",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("integration_id", sa.ForeignKey(integrations.c.id), nullable=False, index=True),
+    sa.Column("token_hash", sa.LargeBinary, nullable=False, unique=True),
+    sa.Column("created_at", _UtcTime, nullable=False),
+    sa.Column("revoked_at", _UtcTime),
+)
+
+# Names and schemas of deleted integrations are free again (stitch-loading 2.4).
+_is_live = integrations.c.state != "deleted"
+for _column in (integrations.c.name_key, integrations.c.schema):
+    sa.Index(
+        f"registry_live_{_column.name}",
+        _column,
+        unique=True,
+        sqlite_where=_is_live,
+        postgresql_where=_is_live,
+    )

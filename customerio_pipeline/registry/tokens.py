@@ -1,0 +1,27 @@
+"""Webhook tokens and the URLs that carry them (design C8)."""
+
+import hashlib
+import secrets
+
+_TOKEN_BYTES = 32
+_URL_ID_BYTES = 4
+
+
+def new_token() -> str:
+    """Return a token of 256 random bits: 43 characters that need no escaping in a URL."""
+    return secrets.token_urlsafe(_TOKEN_BYTES)
+
+
+def new_url_id() -> str:
+    """Return a short id such as ``url_3f9a2c1d``, which may be shown anywhere."""
+    return f"url_{secrets.token_hex(_URL_ID_BYTES)}"
+
+
+def hash_token(token: str) -> bytes:
+    """Return the token's SHA-256 digest: all that is ever stored of it."""
+    return hashlib.sha256(token.encode()).digest()
+
+
+def webhook_url(public_url: str, token: str) -> str:
+    """Return the URL that Customer.io calls; it is a secret."""
+    return f"{public_url}/v1/webhooks/{token}"
