@@ -11,6 +11,7 @@ PipelineError
 ├── ReceiverError            the receiver cannot start
 ├── LandingError             a landing file cannot be read
 └── WarehouseError           the load rolled back: nothing changed, the next load repeats it
+    ├── QueryError                  the user's SQL is at fault
     ├── WarehouseBusyError          transient: another process holds the warehouse
     └── WarehouseUnavailableError   transient: the warehouse cannot be opened or reached
 
@@ -71,6 +72,12 @@ class LandingError(PipelineError):
 
 class WarehouseError(PipelineError):
     """The warehouse refused; the transaction was rolled back."""
+
+
+class QueryError(WarehouseError):
+    """A statement cannot be run as it stands."""
+
+    usage = True
 
 
 class WarehouseBusyError(WarehouseError):

@@ -1,0 +1,1 @@
+"""Tests, each of a promise; `make test` runs them all."""

@@ -6,6 +6,7 @@ from customerio_pipeline.cli.output import print_json
 from customerio_pipeline.errors import PipelineError
 from customerio_pipeline.loading.load import Loader, LoadReport, drain
 from customerio_pipeline.loading.target import Target
+from customerio_pipeline.orchestration.integrations import check_is_loading
 from customerio_pipeline.registry.registry import Registry
 from customerio_pipeline.settings import Settings, load_settings
 from customerio_pipeline.warehouse import open_warehouse
@@ -26,6 +27,7 @@ def load(name: str | None, wait: bool, as_json: bool) -> None:
     try:
         if name is not None:
             schemas = [registry.find(name).schema]
+            check_is_loading(settings, schemas[0])
         else:
             schemas = [
                 integration.schema

@@ -1,6 +1,7 @@
 """How commands print data: a table for people, JSON for programs."""
 
 import json
+import sys
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 
@@ -8,6 +9,9 @@ import click
 from rich.console import Console
 from rich.table import Column, Table
 from rich.text import Text
+
+_PIPE_WIDTH = 1000
+"""Where there is no terminal, a table is as wide as its content."""
 
 
 def print_table(
@@ -20,7 +24,7 @@ def print_table(
     for row in rows:
         # As `Text`, since square brackets in data are not markup.
         table.add_row(*(Text(_text(value)) for value in row))
-    Console().print(table)
+    Console(width=None if sys.stdout.isatty() else _PIPE_WIDTH).print(table)
 
 
 def print_json(value: object) -> None:

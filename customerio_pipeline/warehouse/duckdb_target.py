@@ -10,6 +10,7 @@ from pathlib import Path
 import duckdb
 
 from customerio_pipeline.errors import (
+    QueryError,
     WarehouseBusyError,
     WarehouseError,
     WarehouseUnavailableError,
@@ -25,7 +26,13 @@ from customerio_pipeline.loading.target import (
     SchemaState,
 )
 from customerio_pipeline.warehouse import duckdb_merge
-from customerio_pipeline.warehouse.duckdb_file import ALIAS, CATALOG, ENGINE_CONFIG, attached, unavailable
+from customerio_pipeline.warehouse.duckdb_file import (
+    ALIAS,
+    CATALOG,
+    ENGINE_CONFIG,
+    attached,
+    unavailable,
+)
 from customerio_pipeline.warehouse.duckdb_tables import COLUMN_TYPES, qualified, split_path
 
 _LOCK_POLL_SECONDS = 0.02
@@ -122,7 +129,7 @@ class DuckDBTarget:
                 try:
                     result = engine.sql(sql, params=list(parameters)).to_arrow_table()
                 except duckdb.Error as error:
-                    raise WarehouseError(f"The query failed: {error}") from error
+                    raise QueryError(f"The query failed: {error}") from error
                 finally:
                     engine.execute("USE memory")
         finally:

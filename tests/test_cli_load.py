@@ -1,0 +1,122 @@
+"""``load``, ``query`` and ``status`` as a user types them."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from customerio_pipeline.registry.registry import Registry
+from tests.landed_bodies import SCHEMA, Warehouse
+
+Run = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Give a function that runs ``customerio-pipeline`` on a home of its own."""
+    monkeypatch.setenv("CUSTOMERIO_HOME", str(tmp_path))
+    command = Path(sys.executable).with_name("customerio-pipeline")
+
+    def run(*arguments: str) -> "subprocess.CompletedProcess[str]":
+        return subprocess.run([command, *arguments], capture_output=True, text=True, check=False)
+
+    return run
+
+
+@pytest.fixture
+def landed(tmp_path: Path) -> Warehouse:
+    """Give an integration with four landed deliveries."""
+    with closing(Registry.open(f"sqlite:///{tmp_path / 'registry.sqlite'}")) as registry:
+        registry.create("Stitch Customerio")
+    warehouse = Warehouse(tmp_path)
+    warehouse.land(
+        b'{"event_id":"e1","metric":"sent"}',
+        b'{"event_id":"e1","metric":"sent"}',
+        '{"event_id":"e2","metric":"geöffnet"}'.encode(),
+        b"no JSON",
+    )
+    return warehouse
+
+
+@pytest.mark.usefixtures("landed")
+def test_load_then_query_then_status(run: Run) -> None:
+    """From landing to a table, a CSV and JSON; a second load has nothing to do."""
+    result = run("load", "Stitch Customerio", "--json")
+    assert json.loads(result.stdout) == [
+        {
+            "schema": SCHEMA,
+            "files": 1,
+            "deliveries": 4,
+            "events": 4,
+            "inserted": 2,
+            "updated": 0,
+            "duplicates": 1,
+            "rejected": 1,
+        }
+    ]
+    assert run("load").stdout == "stitch_customerio: nothing to load\n"
+    sql = "SELECT event_id, metric FROM stitch_customerio.data ORDER BY 1"
+    assert run("query", sql, "--format", "csv").stdout == "event_id,metric\ne1,sent\ne2,geöffnet\n"
+    assert json.loads(run("query", sql, "--json").stdout)[0] == {"event_id": "e1", "metric": "sent"}
+    assert "geöffnet" in run("query", sql).stdout
+    [status] = json.loads(run("status", "--json").stdout)
+    assert status["landed"] == 4
+    assert (status["rows"], status["rejected"], status["waiting"]) == (2, 1, 0)
+    assert (status["state"], status["live_urls"]) == ("active", 1)
+
+
+@pytest.mark.usefixtures("landed")
+def test_status_before_the_first_load(run: Run) -> None:
+    """What waits is seen although there is no warehouse yet."""
+    [status] = json.loads(run("status", "--json").stdout)
+    assert (status["landed"], status["waiting"], status["rows"]) == (4, 4, 0)
+    assert "stitch_customerio" in run("status").stdout
+
+
+def test_nothing_yet(run: Run) -> None:
+    """An empty installation says what to do."""
+    assert "integrations create" in run("status").stdout
+    assert run("load").stdout == ""
+
+
+@pytest.mark.usefixtures("landed")
+def test_paused_integrations_load_only_when_named(run: Run) -> None:
+    """A pause stops loading, not receiving; naming one is meant."""
+    assert run("integrations", "pause", "Stitch Customerio").returncode == 0
+    assert run("load").stdout == ""
+    result = run("load", SCHEMA)
+    assert result.returncode == 1
+    assert "is paused" in result.stderr
+
+
+@pytest.mark.usefixtures("landed")
+def test_mistakes_give_one_sentence(run: Run) -> None:
+    """No traceback; exit code 2 where the input was at fault, 1 where the world was."""
+    unknown = run("load", "Nobody")
+    assert unknown.returncode == 2
+    assert unknown.stderr.startswith("Error: ")
+    assert unknown.stderr.count("\n") == 1
+    missing = run("query", "SELECT 1")
+    assert missing.returncode == 1
+    assert "does not exist yet" in missing.stderr
+    run("load")
+    wrong = run("query", "SELECT nothing FROM nowhere")
+    assert wrong.returncode == 2
+    assert "nowhere" in wrong.stderr
+    assert "Traceback" not in wrong.stderr
+    forbidden = run("query", "DELETE FROM stitch_customerio.data")
+    assert forbidden.returncode == 2
+    assert "read-only" in forbidden.stderr
+
+
+def test_a_wrong_setting_is_named_and_not_shown(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The sentence has the variable, never its value."""
+    monkeypatch.setenv("CUSTOMERIO_WAREHOUSE", "mysql://user:secret@host/db")
+    result = run("status")
+    assert result.returncode == 2
+    assert "CUSTOMERIO_WAREHOUSE" in result.stderr
+    assert "secret" not in result.stderr
