@@ -1,0 +1,26 @@
+"""Why an authentic delivery could not be stored: the only reasons for a 503 (design C6)."""
+
+from enum import StrEnum
+
+
+class Refusal(StrEnum):
+    """Reasons as they stand in the log."""
+
+    DRAINING = "draining"
+    SPOOL_NOT_WRITABLE = "spool_not_writable"
+    SPOOL_FULL = "spool_full"
+    DISK_LOW = "disk_low"
+    QUEUE_FULL = "queue_full"
+    QUEUE_SLOW = "queue_slow"
+    LANDING_NOT_WRITABLE = "landing_not_writable"
+    REGISTRY_UNREADABLE = "registry_unreadable"
+    BODY_UNREADABLE = "body_unreadable"
+    INTERNAL_ERROR = "internal_error"
+
+
+class NotStoredError(Exception):
+    """The delivery is not stored; the sender should repeat it."""
+
+    def __init__(self, refusal: Refusal) -> None:
+        super().__init__(refusal.value)
+        self.refusal = refusal

@@ -1,0 +1,182 @@
+"""Sealing: closed segments become landing files (design C3).
+
+A segment is closed once its successor exists. Its landing hour is fixed in its name first; then
+one file per stream is written, whose name and rows follow from the segment alone; then the segment
+is removed. So a crash at any point, and a repeat in another hour, gives the very same files.
+"""
+
+import fcntl
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from itertools import pairwise
+from pathlib import Path
+
+import structlog
+
+from customerio_pipeline.landing.delivery import Delivery
+from customerio_pipeline.landing.files import LandingFile
+from customerio_pipeline.landing.folders import sync_folder
+from customerio_pipeline.landing.writing import write_landing_file
+from receiver.segments import DamagedSegmentError, SegmentReader
+from receiver.slots import SegmentFile, Slot, list_segments, slot_folders
+
+ROW_GROUP_ROWS = 10_000
+ROW_GROUP_BODY_BYTES = 32 * 1024 * 1024
+
+log = structlog.get_logger()
+
+
+def seal_once(spool: Path, landing: Path) -> list[LandingFile]:
+    """Seal every closed segment of every slot, and what dead workers left; return the files.
+
+    Does nothing while another process seals the same spool.
+
+    Raises:
+        OSError: the landing folder or the spool failed; what was not sealed stays in the spool.
+    """
+    files: list[LandingFile] = []
+    errors: list[OSError] = []
+    with _only_sealer(spool) as alone:
+        for folder in slot_folders(spool) if alone else ():
+            try:
+                close_abandoned(folder)
+                # In order: the next one's header says how much of a segment counts.
+                for segment, successor in pairwise(list_segments(folder)):
+                    files += seal_segment(segment, successor, landing)
+            except OSError as error:
+                errors.append(error)
+    if errors:
+        raise errors[0]
+    return files
+
+
+def close_abandoned(folder: Path) -> None:
+    """Close the newest segment of a slot whose worker is gone, if it holds anything."""
+    segments = list_segments(folder)
+    if not segments or not _has_content(segments[-1]):
+        return
+    slot = Slot.try_lock(folder)
+    if slot is None:
+        return
+    try:
+        # Read under the lock: a worker may have come and gone.
+        slot.begin_segment(slot.end().next_header()).close()
+    finally:
+        slot.release()
+
+
+def seal_segment(segment: SegmentFile, successor: SegmentFile, landing: Path) -> list[LandingFile]:
+    """Land a closed segment, then remove it."""
+    segment = fix_hour(segment, datetime.now(UTC))
+    closed = _closed_length(segment, successor)
+    try:
+        deliveries, length = _read(segment, closed)
+    except DamagedSegmentError as error:
+        _set_aside(segment, str(error))
+        return []
+    files = land(deliveries, segment, landing)
+    if closed is not None and length < closed:
+        _set_aside(segment, f"only {length} of {closed} bytes can be read")
+    else:
+        segment.path.unlink()
+    return files
+
+
+def fix_hour(segment: SegmentFile, moment: datetime) -> SegmentFile:
+    """Write the hour of landing into the segment's name, unless it says one already."""
+    if segment.hour is not None:
+        return segment
+    hour = moment.astimezone(UTC).replace(minute=0, second=0, microsecond=0)
+    path = segment.path.rename(segment.name_with(hour))
+    # Also makes durable that the segment before was removed, and that this one's successor exists.
+    sync_folder(path.parent)
+    return segment._replace(hour=hour, path=path)
+
+
+def land(
+    streams: Mapping[str, Sequence[Delivery]], segment: SegmentFile, landing: Path
+) -> list[LandingFile]:
+    """Write one landing file per stream of the segment."""
+    if segment.hour is None:
+        raise ValueError(f"{segment.path} has no hour of landing yet")
+    files = []
+    for schema, deliveries in streams.items():
+        first, last = deliveries[0], deliveries[-1]
+        file = LandingFile.sealed_at(
+            segment.hour,
+            schema=schema,
+            writer=first.writer,
+            first=first.offset,
+            last=last.offset,
+        )
+        write_landing_file(landing, file, row_groups(deliveries))
+        log.info("sealed", schema=schema, writer=file.writer, first=file.first, last=file.last)
+        files.append(file)
+    return files
+
+
+def row_groups(deliveries: Sequence[Delivery]) -> Iterator[Sequence[Delivery]]:
+    """Cut deliveries into row groups, so that neither writing nor reading needs much memory."""
+    start = size = 0
+    for at, delivery in enumerate(deliveries):
+        is_full = size + len(delivery.body) > ROW_GROUP_BODY_BYTES or at - start == ROW_GROUP_ROWS
+        if is_full and at > start:
+            yield deliveries[start:at]
+            start, size = at, 0
+        size += len(delivery.body)
+    yield deliveries[start:]
+
+
+def _closed_length(segment: SegmentFile, successor: SegmentFile) -> int | None:
+    """Bytes of the segment that count, None when all whole frames do."""
+    if successor.number != segment.number + 1:
+        return None
+    try:
+        with SegmentReader(successor.path) as reader:
+            return reader.header.predecessor_length
+    except DamagedSegmentError:
+        return None
+
+
+def _read(segment: SegmentFile, closed: int | None) -> tuple[dict[str, list[Delivery]], int]:
+    """Read the streams of a segment and the length at which reading ended."""
+    streams: dict[str, list[Delivery]] = {}
+    with SegmentReader(segment.path) as reader:
+        for batch in reader.batches(closed):
+            for schema, deliveries in batch.items():
+                streams.setdefault(schema, []).extend(deliveries)
+        return streams, reader.length
+
+
+def _has_content(segment: SegmentFile) -> bool:
+    try:
+        with SegmentReader(segment.path) as reader:
+            return segment.path.stat().st_size > reader.header_length
+    except DamagedSegmentError:
+        # The worker that could not take the slot reported it.
+        return False
+
+
+def _set_aside(segment: SegmentFile, reason: str) -> None:
+    """Keep a damaged segment for a person to look at; the gap shows in the landed offsets."""
+    path = segment.path.rename(segment.path.with_suffix(".damaged"))
+    log.error("segment_damaged", path=str(path), reason=reason)
+
+
+@contextmanager
+def _only_sealer(spool: Path) -> Iterator[bool]:
+    """Yield whether no other process seals this spool; the kernel frees a dead one's lock."""
+    if not spool.exists():
+        yield False
+        return
+    lock = os.open(spool / "sealer.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        yield False
+    else:
+        yield True
+    finally:
+        os.close(lock)

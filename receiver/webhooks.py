@@ -1,0 +1,221 @@
+"""The webhook route: authenticate, make durable, answer; the body is never parsed here.
+
+A sender waits an hour after most refusals and holds back what follows (customerio-webhooks 2), so
+everything authentic gets 200, or 503 while it cannot be stored (design C6).
+"""
+
+import asyncio
+import time
+from collections.abc import Iterable
+from http import HTTPStatus
+from typing import Any, NamedTuple, Self
+
+import msgspec
+import structlog
+from litestar import asgi
+from litestar.handlers import ASGIRouteHandler
+from litestar.types import Message, Receive, Scope, Send
+
+from customerio_pipeline.landing.delivery import LANDED_HEADERS
+from receiver.live_urls import LiveUrls
+from receiver.logs import log_unexpected
+from receiver.numbering import Receipt
+from receiver.refusals import NotStoredError, Refusal
+from receiver.spool import Spool
+from receiver.storage import Storage
+
+PATH = "/v1/webhooks"
+
+# What is needed to verify a signature later is landed beside this verdict.
+_VERDICT = "unchecked"
+_RETRY_AFTER_SECONDS = 5
+_CHUNKED_UPGRADE = frozenset({b"transfer-encoding", b"upgrade"})
+_HEADER_AT = {name.encode(): at for at, name in enumerate(LANDED_HEADERS)}
+
+log = structlog.get_logger()
+
+
+class Answer(NamedTuple):
+    """A response, made once and sent many times."""
+
+    status: HTTPStatus
+    start: Message
+    body: Message
+
+
+def _answer(status: HTTPStatus, content: dict[str, str], **headers: str) -> Answer:
+    body = msgspec.json.encode(content)
+    headers = {"content-type": "application/json", "content-length": str(len(body))} | headers
+    return Answer(
+        status,
+        {
+            "type": "http.response.start",
+            "status": status,
+            "headers": [
+                (name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()
+            ],
+        },
+        {"type": "http.response.body", "body": body, "more_body": False},
+    )
+
+
+STORED = _answer(HTTPStatus.OK, {"status": "stored"})
+UNKNOWN_URL = _answer(HTTPStatus.UNAUTHORIZED, {"error": "unknown webhook URL"})
+ONLY_POST = _answer(HTTPStatus.METHOD_NOT_ALLOWED, {"error": "only POST is taken"}, allow="POST")
+TOO_LARGE = _answer(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, {"error": "the body is too large"})
+TRY_AGAIN = _answer(
+    HTTPStatus.SERVICE_UNAVAILABLE,
+    {"error": "the delivery cannot be stored now, please repeat it"},
+    retry_after=str(_RETRY_AFTER_SECONDS),
+)
+
+
+class _Call:
+    """What is known of a request so far, for its line in the log."""
+
+    __slots__ = ("refusal", "size", "url_id")
+
+    def __init__(self) -> None:
+        self.url_id: str | None = None
+        self.size = 0
+        self.refusal: Refusal | None = None
+
+
+class _Headers(NamedTuple):
+    """What matters of a request's headers."""
+
+    landed: tuple[str | None, ...]
+    announced_bytes: int
+    """Length of the body, 0 when it is not said."""
+
+    is_chunked_upgrade: bool
+    """Whether a body in chunks comes with the wish for another protocol."""
+
+    @classmethod
+    def of(cls, headers: Iterable[tuple[bytes, bytes]]) -> Self:
+        """Read the headers of an ASGI scope."""
+        landed: list[str | None] = [None] * len(LANDED_HEADERS)
+        announced_bytes = 0
+        marks = 0
+        for name, value in headers:
+            at = _HEADER_AT.get(name)
+            if at is not None:
+                landed[at] = value.decode("latin-1")
+            elif name == b"content-length":
+                announced_bytes = int(value)
+            elif name in _CHUNKED_UPGRADE:
+                marks += 1
+        return cls(tuple(landed), announced_bytes, marks == len(_CHUNKED_UPGRADE))
+
+
+class _ClientGoneError(Exception):
+    """The sender closed the connection before the body was complete."""
+
+
+class _BodyTooLargeError(Exception):
+    """The body is longer than CUSTOMERIO_MAX_BODY_BYTES."""
+
+
+class Webhooks:
+    """Takes deliveries."""
+
+    def __init__(
+        self,
+        urls: LiveUrls,
+        storage: Storage,
+        spool: Spool,
+        *,
+        max_body_bytes: int,
+        access_log: bool,
+    ) -> None:
+        self._urls = urls
+        self._storage = storage
+        self._spool = spool
+        self._max_body_bytes = max_body_bytes
+        self._access_log = access_log
+
+    def route(self) -> ASGIRouteHandler:
+        """Return the route: a mount, for Litestar's ordinary routes take over twice the time."""
+
+        @asgi(PATH, is_mount=True, copy_scope=False)
+        async def webhooks(scope: Scope, receive: Receive, send: Send) -> None:
+            await self._serve(scope, receive, send)
+
+        return webhooks
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+        began = time.perf_counter()
+        call = _Call()
+        answer = await self._answer(call, scope, receive)
+        if answer is not None:
+            await send(answer.start)
+            await send(answer.body)
+        if self._access_log:
+            log.info(
+                "request",
+                url_id=call.url_id,
+                status=None if answer is None else answer.status,
+                bytes=call.size,
+                ms=round((time.perf_counter() - began) * 1000, 2),
+                **({} if call.refusal is None else {"reason": call.refusal}),
+            )
+
+    async def _answer(self, call: _Call, scope: Scope, receive: Receive) -> Answer | None:
+        try:
+            return await self._take(call, scope, receive)
+        except NotStoredError as error:
+            call.refusal = error.refusal
+        except _BodyTooLargeError:
+            return TOO_LARGE
+        except _ClientGoneError:
+            return None
+        except asyncio.CancelledError:
+            # The time for draining is over; without an answer the server would send a 500.
+            call.refusal = Refusal.DRAINING
+        except Exception as error:  # noqa: BLE001  a 500 would cost the sender an hour
+            call.refusal = Refusal.INTERNAL_ERROR
+            log_unexpected("webhook_failed", error)
+        return TRY_AGAIN
+
+    async def _take(self, call: _Call, scope: Scope, receive: Receive) -> Answer:
+        if scope.get("method") != "POST":
+            return ONLY_POST
+        url = await self._urls.find(_token(scope["path"]))
+        if url is None:
+            return UNKNOWN_URL
+        call.url_id = url.url_id
+        refusal = self._storage.refusal()
+        if refusal is not None:
+            raise NotStoredError(refusal)
+        headers = _Headers.of(scope["headers"])
+        if headers.announced_bytes > self._max_body_bytes:
+            raise _BodyTooLargeError
+        body = await self._read_body(call, receive)
+        if not body and (headers.announced_bytes or headers.is_chunked_upgrade):
+            # The server skips the body of a request that asks for an upgrade, say to HTTP/2.
+            raise NotStoredError(Refusal.BODY_UNREADABLE)
+        received_ns = time.time_ns()
+        await self._spool.append(
+            Receipt(url.schema, url.url_id, received_ns, _VERDICT, headers.landed, body)
+        )
+        return STORED
+
+    async def _read_body(self, call: _Call, receive: Receive) -> bytes:
+        """Read the body; Litestar's own limit does not guard a mount."""
+        chunks: list[bytes] = []
+        more = True
+        while more:
+            message: Any = await receive()
+            if message["type"] == "http.disconnect":
+                raise _ClientGoneError
+            chunks.append(message.get("body", b""))
+            call.size += len(chunks[-1])
+            if call.size > self._max_body_bytes:
+                raise _BodyTooLargeError
+            more = message.get("more_body", False)
+        return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+
+def _token(path: str) -> str:
+    """Return what follows the mount's path, without the slashes around it."""
+    return path.strip("/")
