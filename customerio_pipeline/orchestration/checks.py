@@ -1,0 +1,166 @@
+"""Asset checks of an integration, part of each load."""
+
+from collections.abc import Callable
+from contextlib import closing
+from datetime import UTC, datetime, timedelta
+
+import dagster as dg
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from customerio_pipeline.errors import PipelineError
+from customerio_pipeline.landing.files import LandingFile
+from customerio_pipeline.landing.listing import LandingListing, landed_offsets
+from customerio_pipeline.loading.target import Target
+from customerio_pipeline.orchestration.keys import data_key, rejected_key
+from customerio_pipeline.orchestration.metadata import markdown_table
+from customerio_pipeline.settings import Settings
+from customerio_pipeline.warehouse import open_warehouse
+
+_REJECTED_SHARE = 0.01
+"""Warned about above this; a healthy source has a malformed event in a thousand at most."""
+
+_REJECTED_WINDOW = timedelta(days=1)
+_REASONS = 10
+_REASON_WIDTH = 120
+_SHOWN_PROBLEMS = 20
+
+_FOOTERS = 200
+"""Newest files whose footer is read at each check: a tenth of a second. Files never change, so
+older ones were looked at when they were new."""
+
+
+def offsets_check(schema: str) -> dg.AssetCheckSpec:
+    """Describe the check that the load itself makes, so that it is made when the load fails too.
+
+    It is about landing and belongs to `data`: Dagster forgets a result when its asset is
+    materialized again, and new landing files are reported all the time.
+    """
+    return dg.AssetCheckSpec(
+        "landed_offsets_gapless",
+        asset=data_key(schema),
+        description=(
+            "Every writer's offsets are landed from 0 without a gap, and each of the newest"
+            " landing files holds as many rows as its name promises: nothing acknowledged is"
+            " missing."
+        ),
+    )
+
+
+def table_checks(settings: Settings, schema: str) -> list[dg.AssetChecksDefinition]:
+    """Build the checks that are made on the tables after a load."""
+
+    @dg.asset_check(
+        asset=data_key(schema),
+        name="event_id_unique_and_not_null",
+        description="Every row has an event_id and no two have the same.",
+    )
+    def event_id_check() -> dg.AssetCheckResult:
+        return _on_tables(settings, schema, event_id_unique_and_not_null)
+
+    @dg.asset_check(
+        asset=rejected_key(schema),
+        name="rejected_share",
+        description=f"At most {_REJECTED_SHARE:.0%} of the last day's events were rejected.",
+    )
+    def rejected_check() -> dg.AssetCheckResult:
+        return _on_tables(settings, schema, rejected_share)
+
+    return [event_id_check, rejected_check]
+
+
+def event_id_unique_and_not_null(target: Target, schema: str) -> dg.AssetCheckResult:
+    """Count rows, ids and different ids of `data`."""
+    result = target.query(
+        f'SELECT count(*), count(event_id), count(DISTINCT event_id) FROM "{schema}".data'  # noqa: S608  a checked name
+    )
+    rows, present, different = (int(str(value)) for value in result.rows[0])
+    return dg.AssetCheckResult(
+        passed=rows == present == different,
+        severity=dg.AssetCheckSeverity.ERROR,
+        description=(
+            f"{rows} rows: {rows - present} without event_id, {present - different} repeated."
+        ),
+        metadata={"rows": rows, "missing": rows - present, "repeated": present - different},
+    )
+
+
+def landed_offsets_gapless(settings: Settings, schema: str) -> dg.AssetCheckResult:
+    """Compare the names of landing files with each other, and the newest with their content."""
+    files = LandingListing(settings.landing, schema).files()
+    offsets = landed_offsets(files)
+    problems = [
+        f"Writer {writer}: offsets {gap.first} to {gap.last} are missing."
+        for writer, landed in offsets.items()
+        for gap in landed.gaps()
+    ]
+    newest = files[-_FOOTERS:]
+    problems += [problem for file in newest if (problem := _footer_problem(settings, file))]
+    shown = problems[:_SHOWN_PROBLEMS]
+    spec = offsets_check(schema)
+    return dg.AssetCheckResult(
+        asset_key=spec.asset_key,
+        check_name=spec.name,
+        passed=not problems,
+        severity=dg.AssetCheckSeverity.ERROR,
+        description=" ".join(shown) or f"{len(files)} files, no gap.",
+        metadata={
+            "writers": len(offsets),
+            "deliveries": sum(len(landed) for landed in offsets.values()),
+            "files": len(files),
+            "files_opened": len(newest),
+            "problems": dg.MetadataValue.md("\n".join(f"- {problem}" for problem in shown)),
+        },
+    )
+
+
+def rejected_share(target: Target, schema: str) -> dg.AssetCheckResult:
+    """Compare the last day's rejected events with all of it."""
+    since = f"TIMESTAMPTZ '{(datetime.now(UTC) - _REJECTED_WINDOW).isoformat()}'"
+    result = target.query(
+        "SELECT coalesce(sum(events), 0), coalesce(sum(rejected), 0)"  # noqa: S608
+        f' FROM "{schema}"._sdc_loads WHERE batched_at >= {since}'
+    )
+    events, rejected = (int(str(value)) for value in result.rows[0])
+    reasons = target.query(
+        f'SELECT reason, count(*) FROM "{schema}"._sdc_rejected'  # noqa: S608
+        f" WHERE _sdc_rejected_at >= {since}"
+        f" GROUP BY reason ORDER BY count(*) DESC, reason LIMIT {_REASONS}"
+    )
+    share = rejected / events if events else 0.0
+    return dg.AssetCheckResult(
+        passed=share <= _REJECTED_SHARE,
+        severity=dg.AssetCheckSeverity.WARN,
+        description=f"{rejected} of {events} events of the last day were rejected ({share:.2%}).",
+        metadata={
+            "events": events,
+            "rejected": rejected,
+            "share": share,
+            "reasons": dg.MetadataValue.md(
+                markdown_table(("reason", "events"), reasons.rows, _REASON_WIDTH)
+            ),
+        },
+    )
+
+
+def _on_tables(
+    settings: Settings, schema: str, check: Callable[[Target, str], dg.AssetCheckResult]
+) -> dg.AssetCheckResult:
+    try:
+        with closing(open_warehouse(settings)) as target:
+            if not target.state(schema).table_columns:
+                return dg.AssetCheckResult(passed=True, description="Nothing is loaded yet.")
+            return check(target, schema)
+    except PipelineError as error:
+        raise dg.Failure(description=str(error), allow_retries=False) from None
+
+
+def _footer_problem(settings: Settings, file: LandingFile) -> str | None:
+    try:
+        rows = pq.read_metadata(file.path(settings.landing)).num_rows
+    except (OSError, pa.ArrowException) as error:
+        return f"{file.relative_path} cannot be read: {str(error).splitlines()[0]}."
+    promised = file.last - file.first + 1
+    if rows == promised:
+        return None
+    return f"{file.relative_path} holds {rows} rows, its name promises {promised}."

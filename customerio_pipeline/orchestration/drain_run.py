@@ -1,0 +1,153 @@
+"""The run that loads: micro-batch after micro-batch until landing is empty or time is up."""
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
+
+import dagster as dg
+from pydantic import Field
+
+from customerio_pipeline.errors import PipelineError
+from customerio_pipeline.loading.load import Loader, LoadReport, drain
+from customerio_pipeline.loading.target import Target
+from customerio_pipeline.orchestration.checks import landed_offsets_gapless
+from customerio_pipeline.orchestration.integrations import check_is_loading
+from customerio_pipeline.orchestration.keys import data_key, rejected_key
+from customerio_pipeline.orchestration.metadata import (
+    Metadata,
+    Totals,
+    batch_metadata,
+    column_schema,
+    newest_rows,
+    rejected_rows,
+    row_count,
+    run_metadata,
+)
+from customerio_pipeline.settings import Settings
+from customerio_pipeline.warehouse import open_warehouse
+
+_REPORT_SECONDS = 30
+"""Under steady traffic a batch is loaded every second. A materialization with the table's columns
+takes 10 KB of Dagster's storage: one for each batch would be a gigabyte a day."""
+
+
+class DrainConfig(dg.Config):
+    """How long a load goes on."""
+
+    idle_seconds: float = Field(
+        default=0, ge=0, description="Quiet time after which the run ends; 0: load and end."
+    )
+    max_seconds: float | None = Field(
+        default=None, gt=0, description="Time after which the run ends at the next batch."
+    )
+
+
+def drain_run(
+    context: dg.AssetExecutionContext, settings: Settings, schema: str, config: DrainConfig
+) -> Iterator[dg.MaterializeResult[None] | dg.AssetCheckResult]:
+    """Load what is pending; yield a result for each selected table, and check landing.
+
+    Raises:
+        dg.Failure: with one sentence; what was committed before stays, the next run goes on.
+    """
+    failure: dg.Failure | None = None
+    if context.selected_asset_keys:
+        try:
+            with closing(open_warehouse(settings)) as target:
+                run = _DrainRun(context, settings, schema, target)
+                run.load(config)
+                yield from run.results()
+        except PipelineError as error:
+            failure = dg.Failure(description=str(error), allow_retries=False)
+    if context.selected_asset_check_keys:
+        yield landed_offsets_gapless(settings, schema)
+    if failure is not None:
+        raise failure
+
+
+class _DrainRun:
+    """Loads, and reports to Dagster: at once, then at most every `_REPORT_SECONDS`."""
+
+    def __init__(
+        self, context: dg.AssetExecutionContext, settings: Settings, schema: str, target: Target
+    ) -> None:
+        self._context = context
+        self._settings = settings
+        self._schema = schema
+        self._target = target
+        self._totals = Totals.of([])
+        self._unreported: list[LoadReport] = []
+        self._reported_at = time.monotonic()
+
+    def load(self, config: DrainConfig) -> None:
+        """Load until the drain ends or the integration is paused."""
+        check_is_loading(self._settings, self._schema)
+        loader = Loader(
+            self._schema, self._settings.landing, self._target, run_id=self._context.run.run_id
+        )
+        if config.idle_seconds:
+            # Somebody may be watching for the first event, and the run goes on after it.
+            self._reported_at -= _REPORT_SECONDS
+        batches = drain(loader, idle_seconds=config.idle_seconds, max_seconds=config.max_seconds)
+        try:
+            for report in batches:
+                self._unreported.append(report)
+                if time.monotonic() - self._reported_at >= _REPORT_SECONDS:
+                    self._report()
+                    check_is_loading(self._settings, self._schema)
+        except PipelineError:
+            self._report()  # what was committed before
+            raise
+        finally:
+            loader.close()
+
+    def results(self) -> Iterator[dg.MaterializeResult[None]]:
+        """Yield what Dagster shows as the latest materialization of each selected table."""
+        reports = self._take_unreported()
+        if not self._totals.batches:
+            self._context.log.info("Nothing of %s is waiting in landing.", self._schema)
+        metadata = self._metadata(reports)
+        selected = self._context.selected_asset_keys
+        if rejected_key(self._schema) not in selected and Totals.of(reports).rejected:
+            self._log(rejected_key(self._schema), metadata)  # of the same transactions
+        for key in sorted(selected):
+            yield dg.MaterializeResult(
+                asset_key=key, metadata={**metadata.get(key, {}), **run_metadata(self._totals)}
+            )
+
+    def _report(self) -> None:
+        reports = self._take_unreported()
+        if reports:
+            metadata = self._metadata(reports)
+            self._log(data_key(self._schema), metadata)
+            if Totals.of(reports).rejected:
+                self._log(rejected_key(self._schema), metadata)
+
+    def _log(self, key: dg.AssetKey, metadata: Mapping[dg.AssetKey, Metadata]) -> None:
+        self._context.log_event(dg.AssetMaterialization(key, metadata=metadata[key]))
+
+    def _metadata(self, reports: Sequence[LoadReport]) -> dict[dg.AssetKey, Metadata]:
+        """Describe what `reports` did to each table, and the tables as they are now."""
+        state = self._target.state(self._schema)
+        if not state.table_columns:
+            return {}
+        return {
+            data_key(self._schema): {
+                **(batch_metadata(reports) if reports else row_count(self._target, self._schema)),
+                **column_schema(state),
+                **newest_rows(self._target, self._schema, state.table_columns),
+            },
+            rejected_key(self._schema): {
+                "events_rejected": Totals.of(reports).rejected,
+                **rejected_rows(self._target, self._schema),
+            },
+        }
+
+    def _take_unreported(self) -> list[LoadReport]:
+        reports, self._unreported = self._unreported, []
+        self._reported_at = time.monotonic()
+        if reports:
+            totals = Totals.of(reports)
+            self._totals += totals
+            self._context.log.info("Loaded %s.", totals.sentence)
+        return reports

@@ -1,0 +1,49 @@
+"""What Dagster needs to know of the registry."""
+
+from contextlib import closing
+from pathlib import Path
+
+from customerio_pipeline.errors import PipelineError, UnknownIntegrationError
+from customerio_pipeline.registry.records import Integration, IntegrationState
+from customerio_pipeline.registry.registry import Registry
+from customerio_pipeline.settings import Settings
+
+_SQLITE = "sqlite:///"
+
+
+class NotLoadingError(PipelineError):
+    """The integration is paused or was deleted, so nothing of it is loaded."""
+
+
+def known_integrations(settings: Settings) -> list[Integration]:
+    """Return the integrations that are not deleted; none when there is no registry yet.
+
+    Raises:
+        RegistryUnavailableError: it cannot be reached.
+    """
+    registry_file = settings.registry.removeprefix(_SQLITE)
+    if registry_file != settings.registry and not Path(registry_file).exists():
+        return []  # looking at definitions must not create anything
+    with closing(Registry.open(settings.registry)) as registry:
+        return registry.integrations()
+
+
+def check_is_loading(settings: Settings, schema: str) -> None:
+    """Ask the registry as it is now: definitions are older, and pausing takes effect at once.
+
+    Raises:
+        NotLoadingError: the integration is paused or deleted.
+        RegistryError: the registry cannot be reached.
+    """
+    with closing(Registry.open(settings.registry)) as registry:
+        try:
+            integration = registry.find(schema)
+        except UnknownIntegrationError:
+            raise NotLoadingError(
+                f"The integration with schema {schema} was deleted; its tables stay as they are."
+            ) from None
+    if integration.state is IntegrationState.PAUSED:
+        raise NotLoadingError(
+            f'"{integration.name}" is paused: what arrives is landed; load it after'
+            f" `customerio-pipeline integrations resume {schema}`."
+        )

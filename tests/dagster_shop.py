@@ -1,0 +1,112 @@
+"""An installation with one integration, seen through Dagster as its daemon and UI see it."""
+
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import dagster as dg
+import duckdb
+import pytest
+
+from customerio_pipeline.definitions import integration_definitions
+from customerio_pipeline.registry.records import Integration
+from customerio_pipeline.registry.registry import Registry
+from customerio_pipeline.settings import Settings, load_settings
+from tests.landed_events import land
+
+
+class Shop:
+    """The integration “Shop”, its Dagster definitions and an instance to run them on."""
+
+    def __init__(self, settings: Settings, integration: Integration) -> None:
+        self.settings = settings
+        self.integration = integration
+        self.definitions = integration_definitions(settings, integration)
+        self.instance = dg.DagsterInstance.ephemeral()
+        self.cursor: str | None = None
+        self.job = self.definitions.resolve_job_def("shop_load")
+
+    @property
+    def warehouse_file(self) -> Path:
+        """The DuckDB file."""
+        return Path(self.settings.warehouse.removeprefix("duckdb:///"))
+
+    def land(self, *bodies: bytes, first: int = 0) -> Path:
+        """Land bodies as one file, numbered from `first`."""
+        return land(self.settings.landing, "shop", bodies, first=first).path(self.settings.landing)
+
+    def tick(self) -> dg.SensorResult:
+        """Evaluate the sensor as Dagster's daemon does."""
+        sensor = self.definitions.resolve_sensor_def("shop_sensor")
+        context = dg.build_sensor_context(
+            instance=self.instance,
+            cursor=self.cursor,
+            repository_def=self.definitions.get_repository_def(),
+        )
+        result = sensor(context)
+        assert isinstance(result, dg.SensorResult)
+        self.cursor = result.cursor
+        return result
+
+    def run(
+        self, request: dg.RunRequest | None = None, select: Sequence[dg.AssetKey] | None = None
+    ) -> dg.ExecuteInProcessResult:
+        """Execute the run that a tick requested, or one made by hand."""
+        return self.job.execute_in_process(
+            instance=self.instance,
+            run_config=request.run_config if request else None,
+            asset_selection=select,
+            raise_on_error=False,
+        )
+
+    def event_ids(self) -> list[str]:
+        """Return the rows of `data`, read as a user would."""
+        with closing(duckdb.connect(self.warehouse_file, read_only=True)) as connection:
+            rows = connection.execute("SELECT event_id FROM shop.data ORDER BY 1").fetchall()
+        return [row[0] for row in rows]
+
+    def change_warehouse(self, sql: str) -> None:
+        """Do to the warehouse what nobody should."""
+        with closing(duckdb.connect(self.warehouse_file)) as connection:
+            connection.execute(sql)
+
+
+@contextmanager
+def opened_shop(home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Shop]:
+    """Yield an installation in `home` whose runs do not linger."""
+    monkeypatch.setenv("CUSTOMERIO_HOME", str(home))
+    monkeypatch.setenv("CUSTOMERIO_LOAD_IDLE_SECONDS", "0")
+    monkeypatch.setenv("CUSTOMERIO_WAREHOUSE_WAIT_SECONDS", "0.2")
+    settings = load_settings()
+    with closing(Registry.open(settings.registry)) as registry:
+        integration, _ = registry.create("Shop")
+    shop = Shop(settings, integration)
+    with shop.instance:
+        yield shop
+
+
+def failure_of(result: dg.ExecuteInProcessResult) -> str:
+    """Return what Dagster shows as the reason of a failed load."""
+    data = result.failure_data_for_node("load_shop")
+    assert data is not None
+    assert data.user_failure_data is not None
+    return str(data.user_failure_data.description)
+
+
+@contextmanager
+def held_by_another_process(file: Path) -> Iterator[int]:
+    """Open the warehouse for writing in a process of its own; yield its id."""
+    file.parent.mkdir(parents=True)
+    code = "import duckdb, sys; c = duckdb.connect(sys.argv[1]); print('open', flush=True); input()"
+    with subprocess.Popen(
+        [sys.executable, "-c", code, str(file)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "open\n"
+        yield process.pid
+        process.communicate("\n")
