@@ -140,6 +140,14 @@ class SegmentReader:
         """Close the file."""
         self._file.close()
 
+    def sync(self) -> None:
+        """Wait until what a process that died had written is on the disk.
+
+        Raises:
+            OSError: it may be lost.
+        """
+        os.fdatasync(self._file.fileno())
+
     def batches(self, until: int | None = None) -> Iterator[dict[str, list[Delivery]]]:
         """Yield the batches that end within the first `until` bytes of the file."""
         limit = self._size if until is None else min(until, self._size)

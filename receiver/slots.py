@@ -150,6 +150,9 @@ def read_end(segment: SegmentFile) -> SlotEnd:
         OSError: it cannot be read.
     """
     with SegmentReader(segment.path) as reader:
+        # A process that was killed may have left frames that no sync has made durable; numbers go
+        # on after them, so from now on they must not vanish.
+        reader.sync()
         numbering = reader.header.numbering
         for batch in reader.batches():
             numbering = numbering.after(batch)
