@@ -78,8 +78,8 @@ class Totals:
         """One line for a log."""
         return (
             f"{self.events} events of {self.deliveries} deliveries in {self.files} files:"
-            f" {self.inserted} inserted, {self.updated} updated,"
-            f" {self.duplicates - self.updated} duplicates absorbed, {self.rejected} rejected,"
+            f" {self.inserted} inserted, {self.duplicates} duplicates absorbed"
+            f" ({self.updated} rows updated by them), {self.rejected} rejected,"
             f" in {self.seconds:.2f} s"
         )
 
@@ -93,7 +93,7 @@ def batch_metadata(reports: Sequence[LoadReport]) -> Metadata:
         "events_read": totals.events,
         "rows_inserted": totals.inserted,
         "rows_updated": totals.updated,
-        "duplicates_absorbed": totals.duplicates - totals.updated,
+        "duplicates_absorbed": totals.duplicates,
         "events_rejected": totals.rejected,
         "lag_seconds": round(newest.lag_seconds, 3),
         "lag_seconds_oldest": round(max(report.lag_max_seconds for report in reports), 3),
@@ -116,7 +116,7 @@ def run_metadata(totals: Totals) -> Metadata:
         "Events read": totals.events,
         "Rows inserted": totals.inserted,
         "Rows updated": totals.updated,
-        "Duplicates absorbed": totals.duplicates - totals.updated,
+        "Duplicates absorbed": totals.duplicates,
         "Events rejected": totals.rejected,
         "Seconds of loading": totals.seconds,
     }
