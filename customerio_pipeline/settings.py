@@ -1,5 +1,6 @@
 """Settings of every part, read from environment variables with the prefix ``CUSTOMERIO_``."""
 
+import json
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated
@@ -105,6 +106,11 @@ class Settings(BaseSettings):
         return value
 
     @property
+    def addresses_file(self) -> Path:
+        """Where `customerio-pipeline up` says, while it runs, under which addresses."""
+        return self.home / "addresses.json"
+
+    @property
     def spool(self) -> Path:
         """Folder of the receiver's spool."""
         return self.home / "spool"
@@ -135,7 +141,22 @@ class Settings(BaseSettings):
 
 
 def load_settings() -> Settings:
-    """Read the settings from the environment.
+    """Read the settings; addresses that no variable sets are those of a running installation.
+
+    Raises:
+        SettingsError: naming the variable at fault, never its value.
+    """
+    settings = environment_settings()
+    try:
+        addresses = json.loads(settings.addresses_file.read_bytes())
+    except (OSError, ValueError):
+        return settings
+    unset = addresses.keys() - settings.model_fields_set
+    return settings.model_copy(update={name: addresses[name] for name in unset})
+
+
+def environment_settings() -> Settings:
+    """Read the settings from the environment alone.
 
     Raises:
         SettingsError: naming the variable at fault, never its value.

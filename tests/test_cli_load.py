@@ -120,3 +120,31 @@ def test_a_wrong_setting_is_named_and_not_shown(run: Run, monkeypatch: pytest.Mo
     assert result.returncode == 2
     assert "CUSTOMERIO_WAREHOUSE" in result.stderr
     assert "secret" not in result.stderr
+
+
+@pytest.mark.usefixtures("landed")
+def test_query_takes_odd_statements(run: Run, tmp_path: Path) -> None:
+    """No statement gives a traceback, none writes a file, no header is read as markup."""
+    run("load")
+    for nothing in ("", ";", "/* a comment */"):
+        result = run("query", nothing)
+        assert (result.returncode, result.stderr.count("\n")) == (2, 1)
+    assert "[/x]" in run("query", 'SELECT 1 AS "[/x]"').stdout
+    for statement in (
+        f"COPY (SELECT 1) TO '{tmp_path / 'out.csv'}'",
+        f"ATTACH '{tmp_path / 'other.duckdb'}'",
+    ):
+        assert run("query", statement).returncode == 2
+    assert not (tmp_path / "out.csv").exists()
+    assert not (tmp_path / "other.duckdb").exists()
+
+
+def test_commands_know_the_addresses_of_what_runs(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A URL made beside a running `up` on other ports calls those; a variable still decides."""
+    addresses = {"public_url": "http://127.0.0.1:28080", "dagster_url": "http://127.0.0.1:1"}
+    (tmp_path / "addresses.json").write_text(json.dumps(addresses))
+    assert "http://127.0.0.1:28080/v1/webhooks/" in run("integrations", "create", "A").stdout
+    monkeypatch.setenv("CUSTOMERIO_PUBLIC_URL", "https://hooks.example.com")
+    assert "https://hooks.example.com/v1/webhooks/" in run("integrations", "create", "B").stdout

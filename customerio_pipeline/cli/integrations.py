@@ -53,7 +53,7 @@ def create(name: str, schema: str | None, *, reuse_schema: bool, as_json: bool) 
         "\nNext, in Customer.io: Data & Integrations > Integrations > Reporting Webhooks: add a "
         "webhook,\npaste the URL, choose the events, press Send Test, save."
     )
-    _print_told(is_told=is_told)
+    _print_told(settings, is_told=is_told)
 
 
 @integrations.command("list")
@@ -108,7 +108,7 @@ def rename(name: str, new_name: str) -> None:
         old = registry.find(name)
         renamed = registry.rename(old, new_name)
     click.echo(f'"{old.name}" is now "{renamed.name}"; its schema is still {renamed.schema}.')
-    _print_told(is_told=reload_definitions(settings))
+    _print_told(settings, is_told=reload_definitions(settings))
 
 
 @integrations.command()
@@ -119,7 +119,7 @@ def pause(name: str) -> None:
     with closing(Registry.open(settings.registry)) as registry:
         paused = registry.pause(registry.find(name))
     click.echo(f'"{paused.name}" is paused: events are received and kept, not loaded.')
-    _print_told(is_told=reload_definitions(settings))
+    _print_told(settings, is_told=reload_definitions(settings))
 
 
 @integrations.command()
@@ -130,7 +130,7 @@ def resume(name: str) -> None:
     with closing(Registry.open(settings.registry)) as registry:
         resumed = registry.resume(registry.find(name))
     click.echo(f'"{resumed.name}" is active: what arrived meanwhile is loaded too.')
-    _print_told(is_told=reload_definitions(settings))
+    _print_told(settings, is_told=reload_definitions(settings))
 
 
 @integrations.command()
@@ -149,7 +149,7 @@ def delete(name: str, *, yes: bool) -> None:
             )
         registry.delete(integration)
     click.echo(f'Deleted "{integration.name}"; the tables in {integration.schema} stay.')
-    _print_told(is_told=reload_definitions(settings))
+    _print_told(settings, is_told=reload_definitions(settings))
 
 
 def print_new_url(settings: Settings, new: NewUrl) -> None:
@@ -203,10 +203,11 @@ def _as_dict(integration: Integration) -> dict[str, object]:
     }
 
 
-def _print_told(*, is_told: bool) -> None:
+def _print_told(settings: Settings, *, is_told: bool) -> None:
     if is_told:
-        click.echo("The running Dagster was told and shows it now.")
+        click.echo("The running Dagster was told and shows it in a moment.")
     else:
         click.echo(
-            "No Dagster answers at CUSTOMERIO_DAGSTER_URL: it will show this when it starts."
+            f"No Dagster answers at {settings.dagster_url} (CUSTOMERIO_DAGSTER_URL): it will show"
+            " this when it starts."
         )

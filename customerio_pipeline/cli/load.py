@@ -3,7 +3,11 @@
 import click
 
 from customerio_pipeline.cli.output import print_json
-from customerio_pipeline.errors import PipelineError
+from customerio_pipeline.errors import (
+    PipelineError,
+    WarehouseBusyError,
+    WarehouseUnavailableError,
+)
 from customerio_pipeline.loading.load import Loader, LoadReport, drain
 from customerio_pipeline.loading.target import Target
 from customerio_pipeline.orchestration.integrations import check_is_loading
@@ -43,6 +47,8 @@ def load(name: str | None, wait: bool, as_json: bool) -> None:
         for schema in schemas:
             try:
                 totals.append(_load_schema(settings, target, schema, wait, quiet=as_json))
+            except (WarehouseBusyError, WarehouseUnavailableError):
+                raise  # the others would wait for it in vain, too
             except PipelineError as error:
                 failures.append(error)
     finally:

@@ -19,10 +19,10 @@ def print_table(
 ) -> None:
     """Print rows as a table as wide as the terminal allows."""
     # Folded, so that nothing is cut off where the terminal is narrow.
-    headers = (Column(name, overflow="fold") for name in columns)
+    # As `Text`, since square brackets and colons in data are not markup.
+    headers = (Column(Text(name), overflow="fold") for name in columns)
     table = Table(*headers, title=title, title_justify="left")
     for row in rows:
-        # As `Text`, since square brackets in data are not markup.
         table.add_row(*(Text(_text(value)) for value in row))
     Console(width=None if sys.stdout.isatty() else _PIPE_WIDTH).print(table)
 

@@ -20,7 +20,7 @@ from customerio_pipeline.cli.processes import (
 )
 from customerio_pipeline.errors import SettingsError
 from customerio_pipeline.orchestration.reload import LOCATION
-from customerio_pipeline.settings import Settings, load_settings
+from customerio_pipeline.settings import Settings, environment_settings
 
 _LOCAL = "127.0.0.1"
 _ANY_HOST = frozenset({"0.0.0.0", "::"})  # noqa: S104  compared with, not bound
@@ -71,7 +71,7 @@ def up(*, demo: bool, events: int | None, host: str, port: int, dagster_port: in
     if events is not None and not demo:
         raise click.UsageError("--events needs --demo.")
     dagster_home = _dagster_home()
-    settings = load_settings()
+    settings = environment_settings()
     check_port_is_free(host, port, "--port")
     check_port_is_free(_LOCAL, dagster_port, "--dagster-port")
     installation = _Installation(
@@ -129,6 +129,7 @@ async def _run(installation: _Installation, demo: Demo | None) -> None:
         asyncio.create_task(processes.watch()),
         asyncio.create_task(_serve(installation, processes, demo)),
     ]
+    addresses = installation.settings.addresses_file
     try:
         done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         for task in done:
@@ -138,6 +139,7 @@ async def _run(installation: _Installation, demo: Demo | None) -> None:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         click.echo("Stopping.")
+        addresses.unlink(missing_ok=True)
         await processes.stop()
 
 
@@ -146,6 +148,11 @@ async def _serve(installation: _Installation, processes: Processes, demo: Demo |
     if demo is not None:
         demo.prepare()  # before Dagster looks for integrations
     receiver = _url(installation.host, installation.port)
+    settings = installation.settings
+    addresses = {"public_url": settings.public_url, "dagster_url": settings.dagster_url}
+    settings.home.mkdir(parents=True, exist_ok=True)
+    settings.addresses_file.write_text(json.dumps(addresses))
+    click.echo("Starting the receiver and Dagster, which takes some seconds.")
     _start_receiver(installation, processes)
     try:
         async with asyncio.TaskGroup() as tasks:

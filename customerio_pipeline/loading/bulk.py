@@ -7,11 +7,11 @@ from customerio_pipeline.loading.engine import Engine, quoted
 from customerio_pipeline.loading.flattening import Flattener
 from customerio_pipeline.loading.shapes import Paths, Shape
 
-_LEARNING_ROUNDS = 5
-"""A new nested object shows its keys one level a round; what stays unknown goes one by one."""
+_LEARNING_ROUNDS = 2
+"""Each costs a pass over the batch; what stays unknown after them goes one by one."""
 
-_SAMPLE = 200
-"""Deliveries from which an empty table learns its first shapes."""
+_SAMPLE = 1000
+"""Deliveries, spread over the first batch, from which most shapes are learned at once."""
 
 ShapeKey = tuple[int, int]
 """Hashes of a shape's keys and of its types."""
@@ -35,8 +35,11 @@ class BulkFlattener:
         Raises:
             duckdb.Error: the engine meets something that the shapes did not show.
         """
-        if not self._flattener.root.children:
-            self._learn(f"SELECT rowid FROM raw ORDER BY _sdc_sequence LIMIT {_SAMPLE}")
+        if not self._verdicts:
+            self._learn(
+                "SELECT rowid FROM raw"
+                f" WHERE rowid % (SELECT count(*) // {_SAMPLE} + 1 FROM raw) = 0"
+            )
         for _ in range(_LEARNING_ROUNDS):
             version = self._flattener.version
             paths = Paths(self._flattener.root)
@@ -52,11 +55,12 @@ class BulkFlattener:
             self._verdicts.clear()
             self._verdicts_version = self._flattener.version
         keys_sql, types_sql = paths.keys_sql("text"), paths.types_sql("text")
-        self._engine.execute(
-            "CREATE OR REPLACE TEMP TABLE shaped AS SELECT rowid AS n, _sdc_sequence,"
-            f" hash({keys_sql}) AS keys, hash({types_sql}) AS types"
-            " FROM raw WHERE text IS NOT NULL"
+        passes = " UNION ALL ".join(
+            f"SELECT rowid AS n, _sdc_sequence, hash({keys_sql}) AS keys,"
+            f" hash({types_sql}) AS types FROM raw WHERE text IS NOT NULL AND {half}"
+            for half in self._engine.halves()
         )
+        self._engine.execute(f"CREATE OR REPLACE TEMP TABLE shaped AS {passes}")
         fresh: dict[int, ShapeKey] = {
             n: (keys, types)
             for keys, types, n in self._engine.rows(
@@ -85,24 +89,24 @@ class BulkFlattener:
         columns = paths.columns_sql(list(plain.values()), "text", "leaves")
         event_id = columns.get("event_id", "NULL")
         selected = ", ".join(f"{sql} AS {quoted(name)}" for name, sql in columns.items())
-        if len(plain) == len(verdicts):
-            chosen = "text IS NOT NULL"
-        else:
-            chosen = (
-                "rowid IN (SELECT n FROM shaped SEMI JOIN (SELECT unnest(?) AS keys,"
-                " unnest(?) AS types) USING (keys, types))"
+        chosen = "text IS NOT NULL"
+        if len(plain) < len(verdicts):
+            self._engine.execute(
+                "CREATE OR REPLACE TEMP TABLE chosen AS SELECT n FROM shaped SEMI JOIN"
+                " (SELECT unnest(?) AS keys, unnest(?) AS types) USING (keys, types)",
+                [[keys for keys, _ in plain], [types for _, types in plain]],
             )
-        self._engine.execute(
-            f"CREATE OR REPLACE TEMP TABLE bulk AS SELECT n, {selected or 'NULL AS event_id'},"
+            chosen = "rowid IN (SELECT n FROM chosen)"
+        passes = " UNION ALL ".join(
+            f"SELECT n, {selected or 'NULL AS event_id'},"
             " _sdc_received_at, _sdc_sequence, _sdc_writer, _sdc_offset"
             " FROM (SELECT rowid AS n, text, received_at AS _sdc_received_at, _sdc_sequence,"
             f'  writer AS _sdc_writer, "offset" AS _sdc_offset, {paths.transform_sql("text")}'
-            f"  AS leaves FROM raw WHERE {chosen})"
-            f" WHERE {event_id} <> '' AND length({event_id}) <= {MAX_EVENT_ID_LENGTH}",
-            []
-            if len(plain) == len(verdicts)
-            else [[keys for keys, _ in plain], [types for _, types in plain]],
+            f"  AS leaves FROM raw WHERE {chosen} AND {half})"
+            f" WHERE {event_id} <> '' AND length({event_id}) <= {MAX_EVENT_ID_LENGTH}"
+            for half in self._engine.halves()
         )
+        self._engine.execute(f"CREATE OR REPLACE TEMP TABLE bulk AS {passes}")
         return list(columns)
 
     def _learn(self, row_ids: str, parameters: Sequence[object] = ()) -> None:

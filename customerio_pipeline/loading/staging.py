@@ -22,7 +22,7 @@ from customerio_pipeline.loading.target import ColumnType
 TABLE_VERSION = 0
 """``_sdc_table_version`` of every row: webhook tables are never reset (stitch-loading 1.6)."""
 
-BULK_DELIVERIES = 500
+BULK_DELIVERIES = 5000
 """Deliveries from which planning a wide statement costs less than flattening one by one."""
 
 _EPOCH = datetime.fromtimestamp(0, UTC)

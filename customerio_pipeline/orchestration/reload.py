@@ -20,7 +20,7 @@ mutation Reload($location: String!) {
 
 
 def reload_definitions(settings: Settings) -> bool:
-    """Return whether the webserver at `settings.dagster_url` loaded the definitions anew.
+    """Return whether the webserver at `settings.dagster_url` loads the definitions anew.
 
     False means that none answers there, or that it does not know them.
     """
@@ -30,6 +30,8 @@ def reload_definitions(settings: Settings) -> bool:
         response.raise_for_status()
         answer = response.json()
         kind = answer["data"]["reloadRepositoryLocation"]["__typename"]
+    except httpx.ReadTimeout:
+        return True  # a busy one: it goes on loading
     except (httpx.HTTPError, ValueError, KeyError, TypeError):
         return False
     return bool(kind == "WorkspaceLocationEntry")

@@ -32,7 +32,7 @@ def merge(connection: duckdb.DuckDBPyConnection, schema: str, batch: Batch) -> M
         duckdb.Error: the file cannot take it.
         WarehouseError: the batch holds offsets that are loaded already.
     """
-    _stage(connection, batch)
+    _view_rows(connection, batch)
     connection.execute("BEGIN TRANSACTION")
     try:
         create_schema(connection, schema)
@@ -45,22 +45,24 @@ def merge(connection: duckdb.DuckDBPyConnection, schema: str, batch: Batch) -> M
         connection.execute("ROLLBACK")
         raise
     finally:
-        connection.execute("DROP TABLE IF EXISTS temp.staged")
         connection.execute("DROP TABLE IF EXISTS temp.hits")
+        connection.execute("DROP VIEW temp.staged")
+        connection.unregister("staged_rows")
     return counts
 
 
-def _stage(connection: duckdb.DuckDBPyConnection, batch: Batch) -> None:
+def _view_rows(connection: duckdb.DuckDBPyConnection, batch: Batch) -> None:
+    """Make the batch's rows readable as ``staged``, without a copy."""
     selected = ", ".join(
         f"CAST({quoted(name)} AS {COLUMN_TYPES[kind]}) AS {quoted(name)}"
         if kind in (ColumnType.JSON, ColumnType.TIMESTAMP)
         else quoted(name)
         for name, kind in batch.columns.items()
     )
-    _from_arrow(
-        connection,
-        f"CREATE TEMP TABLE staged AS SELECT {selected}, {KEY_EXPRESSION} AS {KEY} FROM arrow_rows",
-        batch.rows,
+    connection.register("staged_rows", batch.rows)
+    connection.execute(
+        f"CREATE OR REPLACE TEMP VIEW staged AS SELECT {selected}, {KEY_EXPRESSION} AS {KEY}"
+        " FROM staged_rows"
     )
 
 

@@ -126,8 +126,13 @@ class DuckDBTarget:
         try:
             with attached(engine, self._file, read_only=True, wait_seconds=self._wait_seconds):
                 engine.execute(f"USE {ALIAS}")
+                # Read-only is the file; this keeps a statement from other files, too.
+                engine.execute("SET enable_external_access = false")
                 try:
-                    result = engine.sql(sql, params=list(parameters)).to_arrow_table()
+                    relation = engine.sql(sql, params=list(parameters))
+                    if relation is None:
+                        raise QueryError("The query has no result: give one SELECT statement.")
+                    result = relation.to_arrow_table()
                 except duckdb.Error as error:
                     raise QueryError(f"The query failed: {error}") from error
                 finally:
