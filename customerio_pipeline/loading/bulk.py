@@ -7,8 +7,10 @@ from customerio_pipeline.loading.engine import Engine, quoted
 from customerio_pipeline.loading.flattening import Flattener
 from customerio_pipeline.loading.shapes import Paths, Shape
 
-_LEARNING_ROUNDS = 2
-"""Each costs a pass over the batch; what stays unknown after them goes one by one."""
+_LEARNING_ROUNDS = 3
+_WORTH_A_ROUND = 0.05
+"""Share of deliveries with unknown shapes above which another pass over the batch is cheaper than
+flattening them one by one."""
 
 _SAMPLE = 1000
 """Deliveries, spread over the first batch, from which most shapes are learned at once."""
@@ -43,14 +45,19 @@ class BulkFlattener:
         for _ in range(_LEARNING_ROUNDS):
             version = self._flattener.version
             paths = Paths(self._flattener.root)
-            unknown = self._judge(paths)
+            unknown, share = self._judge(paths)
+            if share <= _WORTH_A_ROUND:
+                break
             self._learn("SELECT unnest(?)", [unknown])
             if self._flattener.version == version:
                 break
         return self._extract(paths)
 
-    def _judge(self, paths: Paths) -> list[int]:
-        """Judge every shape; return the first delivery of each that is not plain."""
+    def _judge(self, paths: Paths) -> tuple[list[int], float]:
+        """Judge every shape new to this process.
+
+        Returns the first delivery of each that is not plain, and the share that they all have.
+        """
         if self._verdicts_version != self._flattener.version:
             self._verdicts.clear()
             self._verdicts_version = self._flattener.version
@@ -61,24 +68,28 @@ class BulkFlattener:
             for half in self._engine.halves()
         )
         self._engine.execute(f"CREATE OR REPLACE TEMP TABLE shaped AS {passes}")
-        fresh: dict[int, ShapeKey] = {
-            n: (keys, types)
-            for keys, types, n in self._engine.rows(
-                "SELECT keys, types, arg_min(n, _sdc_sequence) FROM shaped GROUP BY ALL"
-            )
-            if (keys, types) not in self._verdicts
-        }
+        fresh: dict[int, tuple[ShapeKey, int]] = {}
+        deliveries = 0
+        for keys, types, first, count in self._engine.rows(
+            "SELECT keys, types, arg_min(n, _sdc_sequence), count(*) FROM shaped GROUP BY ALL"
+        ):
+            deliveries += count
+            if (keys, types) not in self._verdicts:
+                fresh[first] = (keys, types), count
         unknown = []
+        unknown_deliveries = 0
         for n, keys, types in self._engine.rows(
             f"SELECT rowid, {keys_sql}, {types_sql} FROM raw WHERE rowid IN (SELECT unnest(?))",
             [list(fresh)],
         ):
             shape = Shape(keys, types)
             is_plain = paths.is_plain(shape)
-            self._verdicts[fresh[n]] = shape if is_plain else None
+            key, count = fresh[n]
+            self._verdicts[key] = shape if is_plain else None
             if not is_plain:
                 unknown.append(n)
-        return unknown
+                unknown_deliveries += count
+        return unknown, unknown_deliveries / max(1, deliveries)
 
     def _extract(self, paths: Paths) -> list[str]:
         verdicts = {
