@@ -1,7 +1,8 @@
-"""Choosing the landing files of a load, and telling damaged ones."""
+"""Choosing the landing files of a load, telling damaged ones, and reading small ones."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -22,6 +23,43 @@ def pending_files(
     ]
 
 
+class LandedDelivery(NamedTuple):
+    """What loading reads of a delivery, but for where it lies."""
+
+    sequence: int
+    writer: str
+    offset: int
+    received_us: int
+    """Microseconds since the epoch."""
+
+    content_encoding: str | None
+    body: bytes
+
+
+_COLUMNS = ("_sdc_sequence", "writer", "offset", "received_at", "content_encoding", "body")
+
+
+def read_deliveries(path: Path, loaded: OffsetSet | None) -> list[LandedDelivery]:
+    """Return the deliveries of a landing file whose offsets are not in `loaded`.
+
+    Raises:
+        LandingError: naming the file and the reason.
+    """
+    try:
+        # One at a time: a thread pool costs more than a small file.
+        table = pq.read_table(path, columns=list(_COLUMNS), partitioning=None, use_threads=False)
+    except (OSError, pa.ArrowException) as error:
+        raise _unreadable(path.name, error) from error
+    at = table.column_names.index("received_at")
+    table = table.set_column(at, "received_at", table["received_at"].cast(pa.int64()))
+    columns = [table[name].to_pylist() for name in _COLUMNS]
+    return [
+        delivery
+        for delivery in map(LandedDelivery, *columns)
+        if loaded is None or not loaded.covers(delivery.offset, delivery.offset)
+    ]
+
+
 def check_file(landing: Path, file: LandingFile, *, whole: bool = False) -> None:
     """Make sure that a file is Parquet and holds as many deliveries as its name promises.
 
@@ -36,14 +74,18 @@ def check_file(landing: Path, file: LandingFile, *, whole: bool = False) -> None
             if whole:
                 parquet.read()
     except (OSError, pa.ArrowException) as error:
-        reason = str(error).splitlines()[0].rstrip(".")
-        raise LandingError(
-            f"Landing file {file.relative_path} cannot be read ({reason}); restore it from a"
-            " backup, its events are not in the warehouse."
-        ) from error
+        raise _unreadable(file.relative_path, error) from error
     promised = file.last - file.first + 1
     if rows != promised:
         raise LandingError(
             f"Landing file {file.relative_path} holds {rows} deliveries but its name promises"
             f" {promised}; restore it from a backup."
         )
+
+
+def _unreadable(name: str, error: Exception) -> LandingError:
+    reason = str(error).splitlines()[0].rstrip(".")
+    return LandingError(
+        f"Landing file {name} cannot be read ({reason}); restore it from a backup, its events are"
+        " not in the warehouse."
+    )

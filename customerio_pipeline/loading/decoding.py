@@ -15,6 +15,9 @@ from customerio_pipeline.loading.exact_json import (
 MAX_EVENT_ID_LENGTH = 1024
 """Characters of an event_id (stitch-loading 3.19)."""
 
+MAX_EVENT_ID_BYTES = 2600
+"""Its bytes in UTF-8: the most that fits into an entry of PostgreSQL's index, with some room."""
+
 MAX_DECODED_BYTES = 64 * 1024 * 1024
 """Size up to which a compressed body is unpacked."""
 
@@ -84,14 +87,20 @@ def _checked(event: object) -> JsonObject | Rejected:
     if type(event) is not dict:
         return Rejected(_text(event), f"array element is {_json_type(event)}, not an object")
     event_id = event.get("event_id")
-    if type(event_id) is str and 0 < len(event_id) <= MAX_EVENT_ID_LENGTH:
+    if (
+        type(event_id) is str
+        and 0 < len(event_id) <= MAX_EVENT_ID_LENGTH
+        and len(event_id.encode()) <= MAX_EVENT_ID_BYTES
+    ):
         return event
     if "event_id" not in event:
         reason = "event_id is missing"
     elif event_id == "":
         reason = "event_id is empty"
-    elif type(event_id) is str:
+    elif type(event_id) is str and len(event_id) > MAX_EVENT_ID_LENGTH:
         reason = f"event_id is longer than {MAX_EVENT_ID_LENGTH} characters"
+    elif type(event_id) is str:
+        reason = f"event_id is longer than {MAX_EVENT_ID_BYTES} bytes"
     else:
         reason = f"event_id is {_json_type(event_id)}, not text"
     return Rejected(_text(event), reason)

@@ -3,7 +3,8 @@
 It is a parser in memory, whatever the warehouse; it never opens a warehouse's file.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,7 +12,8 @@ import duckdb
 import pyarrow as pa
 
 from customerio_pipeline.landing.offsets import OffsetSet
-from customerio_pipeline.loading.shapes import HAZARDS
+from customerio_pipeline.landing.reading import LandedDelivery
+from customerio_pipeline.loading.decoding import MAX_EVENT_ID_BYTES, MAX_EVENT_ID_LENGTH
 
 
 class Source(NamedTuple):
@@ -19,6 +21,9 @@ class Source(NamedTuple):
 
     path: Path
     writer: str
+    deliveries: int
+    """As many as its name promises."""
+
     loaded: OffsetSet | None
 
 
@@ -26,7 +31,8 @@ class Engine:
     """Holds the table ``raw``, one row per delivery.
 
     Besides the landed columns it has ``text``, the decoded body, where the bulk path may read it:
-    valid JSON without anything that the engine would read differently from the exact reader.
+    one JSON object whose ``event_id`` was read before landing, by a strict reader, and in which no
+    control character is escaped. Elsewhere ``body`` has the bytes.
     """
 
     def __init__(self) -> None:
@@ -53,12 +59,18 @@ class Engine:
         ]
         if loaded:
             self._connection.executemany("INSERT INTO loaded VALUES (?, ?, ?)", loaded)
+        decoded = (
+            "CASE WHEN content_encoding IS NULL AND event_id <> ''"
+            f" AND length(event_id) <= {MAX_EVENT_ID_LENGTH}"
+            f" AND strlen(event_id) <= {MAX_EVENT_ID_BYTES} THEN TRY(decode(body)) END"
+        )
+        plain = r"decoded NOT LIKE '%\u000%' AND decoded NOT LIKE '%\u001%'"
         self.execute(
-            "CREATE OR REPLACE TEMP TABLE raw AS SELECT * EXCLUDE (decoded),"
-            " CASE WHEN CASE WHEN json_valid(decoded)"
-            f"  THEN NOT regexp_matches(decoded, '{HAZARDS}') END THEN decoded END AS text"
-            ' FROM (SELECT writer, "offset", _sdc_sequence, received_at, content_encoding, body,'
-            "   CASE WHEN content_encoding IS NULL THEN TRY(decode(body)) END AS decoded"
+            "CREATE OR REPLACE TEMP TABLE raw AS SELECT * EXCLUDE (decoded, body),"
+            f" CASE WHEN {plain} THEN decoded END AS text,"
+            f" CASE WHEN {plain} THEN NULL ELSE body END AS body"
+            ' FROM (SELECT writer, "offset", _sdc_sequence, received_at, content_encoding,'
+            f"   event_id, body, {decoded} AS decoded"
             "  FROM read_parquet(?, hive_partitioning = false)) AS landed"
             " WHERE NOT EXISTS (FROM loaded WHERE loaded.writer = landed.writer"
             '  AND landed."offset" BETWEEN first AND last)',
@@ -66,17 +78,16 @@ class Engine:
         )
 
     def deliveries(
-        self, where: str = "", parameters: Sequence[object] = ()
-    ) -> list[tuple[Any, ...]]:
-        """Return deliveries in the order in which later ones win (design C5).
-
-        Each is (writer, offset, sequence, receipt in microseconds, content encoding, body).
-        """
-        return self.rows(
-            'SELECT writer, "offset", _sdc_sequence, epoch_us(received_at), content_encoding,'
-            f' body FROM raw {where} ORDER BY _sdc_sequence, writer, "offset"',
-            parameters,
-        )
+        self, where: str = "", parameters: Sequence[object] = (), **arrow: pa.Table
+    ) -> list[LandedDelivery]:
+        """Return deliveries; the condition `where` may name the given Arrow tables."""
+        with self._registered(arrow):
+            found = self.rows(
+                'SELECT _sdc_sequence, writer, "offset", epoch_us(received_at), content_encoding,'
+                f" coalesce(body, encode(text)) FROM raw {where}",
+                parameters,
+            )
+        return [LandedDelivery(*row) for row in found]
 
     def halves(self) -> tuple[str, str]:
         """Return conditions that split ``raw`` in two.
@@ -94,12 +105,16 @@ class Engine:
         """Return all rows of a query."""
         return self._connection.execute(sql, list(parameters)).fetchall()
 
-    def table(self, sql: str, **arrow: pa.Table) -> pa.Table:
-        """Return the result of a query that may name the given Arrow tables."""
+    def table(self, sql: str) -> pa.Table:
+        """Return the result of a query."""
+        return self._connection.sql(sql).to_arrow_table()
+
+    @contextmanager
+    def _registered(self, arrow: Mapping[str, pa.Table]) -> Iterator[None]:
         for name, table in arrow.items():
             self._connection.register(name, table)
         try:
-            return self._connection.sql(sql).to_arrow_table()
+            yield
         finally:
             for name in arrow:
                 self._connection.unregister(name)

@@ -17,6 +17,9 @@ from customerio_pipeline.loading.target import Kind
 
 Row = dict[str, object]
 
+MAX_SURELY_FITTING = 200
+"""Values of an event that fit into a row of any warehouse, whatever they are."""
+
 MAX_KEYS = 4000
 """Keys that the tree remembers; more, from odd events, are looked up each time."""
 

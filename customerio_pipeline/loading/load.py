@@ -179,12 +179,17 @@ class Loader:
         try:
             staged = staging.stage(
                 [
-                    Source(file.path(self._landing), file.writer, state.loaded.get(file.writer))
+                    Source(
+                        file.path(self._landing),
+                        file.writer,
+                        file.last - file.first + 1,
+                        state.loaded.get(file.writer),
+                    )
                     for file in files
                 ],
                 batched_at,
             )
-        except duckdb.Error:
+        except (duckdb.Error, LandingError):
             if all(self._is_sound(file, whole=True) for file in files):
                 raise
             return None

@@ -2,26 +2,17 @@
 
 A delivery's *shape* is the keys of its objects and the JSON type at each key. A shape is plain
 when every key and type in it already has a column, so that flattening is mere extraction. Only
-shapes are judged, never single events: a batch of 100,000 has about a hundred. What is not plain
+shapes are judged, never single events: a batch of 100,000 has some hundred. What is not plain
 goes through `customerio_pipeline.loading.flattening`, which also teaches the tree new shapes.
 """
 
 import json
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from customerio_pipeline.loading.exact_json import MAX_DEPTH
-from customerio_pipeline.loading.flattening import EMPTY_JSON, Node
-
-# What the engine's JSON reader accepts or prints differently from the exact one: trailing commas,
-# NaN and infinities, numbers that may exceed bigint or double, escaped control characters (NUL
-# among them). Inside text these are harmless; such events merely take the slower path.
-HAZARDS = (
-    r",\s*[}\]]"
-    r"|[:,\[]\s*-?(?:(?i:nan|inf)|[0-9]{19}|[0-9.]+[eE]\+?[0-9]{3})"
-    r"|\\u00[01]"
-)
+from customerio_pipeline.loading.flattening import EMPTY_JSON, MAX_SURELY_FITTING, Node
 
 _TYPES: dict[str, type] = {
     "VARCHAR": str,
@@ -30,7 +21,19 @@ _TYPES: dict[str, type] = {
     "DOUBLE": float,
     "BOOLEAN": bool,
     "ARRAY": list,
+    "OBJECT": dict,
 }
+
+# What the engine's text of a value must look like for the engine to read it exactly. Longer
+# numbers, exponents and deep arrays take the slower path; so do arrays with fractions, which the
+# engine may print differently.
+_SHORT_INTEGER_DIGITS = 18
+_SIMPLE_FRACTION = r"-?[0-9]{1,17}\.[0-9]{1,17}"
+_ODD_NUMBER_IN_ARRAY = r"[:,\[]-?(?:[0-9]{19}|[0-9]+[.eE])"
+_BRACKETS_IN_ARRAY = 100
+
+Types = Mapping[int, type]
+"""Type of the value at each node that is there, by the node's place in `Paths.nodes`."""
 
 
 class Shape(NamedTuple):
@@ -38,6 +41,19 @@ class Shape(NamedTuple):
 
     keys: Sequence[Sequence[str] | None]
     types: Sequence[str | None]
+
+
+class Extraction(NamedTuple):
+    """How to flatten deliveries in which no place has values of two types."""
+
+    structure: str
+    """The argument of ``json_transform``."""
+
+    columns: dict[str, str]
+    """Expression by column name, over the result of the transformation."""
+
+    guards: list[str]
+    """Conditions that hold where the expressions are exact."""
 
 
 class Paths:
@@ -48,76 +64,74 @@ class Paths:
         self.objects = [root, *(node for node in self.nodes if node.is_object)]
 
     def keys_sql(self, text: str) -> str:
-        """Return the expression for the keys of each object."""
-        return f"json_keys({text}, {_list(self.objects)})"
+        """Return the expression for the keys of each object; null where it is no JSON."""
+        return f"TRY(json_keys({text}, {_list(self.objects)}))"
 
     def types_sql(self, text: str) -> str:
         """Return the expression for the type at each node."""
         if not self.nodes:
             return "[]"
-        return f"json_type({text}, {_list(self.nodes)})"
+        return f"TRY(json_type({text}, {_list(self.nodes)}))"
 
-    def is_plain(self, shape: Shape) -> bool:
-        """Tell whether every key and type of a shape is known and has its column."""
-        return all(
+    def types(self, shape: Shape) -> Types | None:
+        """Return the types of a plain shape; None when it is not plain."""
+        if not all(
             keys is None or _are_plain(node, keys)
             for node, keys in zip(self.objects, shape.keys, strict=True)
-        ) and all(
-            _is_decided(node, name) for node, name in zip(self.nodes, shape.types, strict=True)
-        )
+        ):
+            return None
+        types = {}
+        for at, (node, name) in enumerate(zip(self.nodes, shape.types, strict=True)):
+            if name is None or name == "NULL":
+                continue
+            found = _TYPES.get(name)
+            if found is None or not _is_decided(node, found):
+                return None
+            types[at] = found
+        return types if len(types) <= MAX_SURELY_FITTING else None
 
-    def columns_sql(self, shapes: Sequence[Shape], text: str, extracted: str) -> dict[str, str]:
-        """Return, for plain shapes, each column's expression.
-
-        `extracted` names the result of `transform_sql`; a place that takes values of several
-        types, or objects too, is asked again for its type in each row.
-        """
-        present: defaultdict[int, set[type]] = defaultdict(set)
-        mixed = set()
-        for shape in shapes:
-            for at, name in enumerate(shape.types):
-                if name in _TYPES:
-                    present[at].add(_TYPES[name])
-                elif name == "OBJECT":
-                    mixed.add(at)
-        columns = {}
-        for at, types in present.items():
-            node = self.nodes[at]
-            for value_type in types:
-                if len(types) == 1 and at not in mixed and not node.is_object:
-                    leaf = ".".join([extracted, *(_identifier(key) for key in node.path)])
-                    sql = _cast(leaf, value_type)
-                else:
-                    names = [repr(name) for name, known in _TYPES.items() if known is value_type]
-                    path = _json_path(node)
-                    sql = (
-                        f"CASE WHEN json_type({text}, {path}) IN ({', '.join(names)}) THEN "
-                        + _cast(f"json_extract_string({text}, {path})", value_type)
-                        + " END"
-                    )
-                columns[node.columns[value_type]] = sql
-        return columns
-
-    def transform_sql(self, text: str) -> str:
-        """Return the expression that extracts every leaf as text, in one pass."""
+    def extraction(self, types: Types, leaves: str) -> Extraction:
+        """Return how to extract the values at nodes of these types; `leaves` names the result."""
         structure: dict[str, object] = {}
-        for node in self.nodes:
+        columns: dict[str, str] = {}
+        guards: list[str] = []
+        for at, value_type in types.items():
+            node = self.nodes[at]
             place = structure
             for key in node.path[:-1]:
                 place = place.setdefault(key, {})  # type: ignore[assignment]  # objects only
-            if node.is_object:
+            if value_type is dict:
                 place.setdefault(node.path[-1], {})
-            else:
-                place[node.path[-1]] = "VARCHAR"
-        return f"json_transform({text}, {_literal(json.dumps(_without_empty(structure)))})"
+                continue
+            place[node.path[-1]] = "VARCHAR"
+            leaf = ".".join([leaves, *(_identifier(key) for key in node.path)])
+            columns[node.columns[value_type]] = _cast(leaf, value_type)
+            guard = _guard(leaf, value_type)
+            if guard is not None:
+                guards.append(guard)
+        return Extraction(_literal(json.dumps(_without_empty(structure))), columns, guards)
+
+
+def _guard(leaf: str, value_type: type) -> str | None:
+    if value_type is int:
+        return f"length({leaf}) <= {_SHORT_INTEGER_DIGITS}"
+    if value_type is float:
+        return f"regexp_full_match({leaf}, '{_SIMPLE_FRACTION}')"
+    if value_type is list:
+        return (
+            f"NOT regexp_matches({leaf}, '{_ODD_NUMBER_IN_ARRAY}') AND"
+            f" length({leaf}) - length(replace({leaf}, '[', '')) <= {_BRACKETS_IN_ARRAY} AND"
+            f" length({leaf}) - length(replace({leaf}, '{{', '')) <= {_BRACKETS_IN_ARRAY}"
+        )
+    return None
 
 
 def _cast(leaf: str, value_type: type) -> str:
     """Return the expression that turns a leaf's text into the value that it was."""
     if value_type is int:
-        return f"CAST({leaf} AS BIGINT)"
+        return f"TRY_CAST({leaf} AS BIGINT)"
     if value_type is float:
-        return f"CAST({leaf} AS DOUBLE)"
+        return f"TRY_CAST({leaf} AS DOUBLE)"
     if value_type is bool:
         return f"{leaf} = 'true'"
     if value_type is list:
@@ -148,12 +162,10 @@ def _are_plain(node: Node, keys: Sequence[str]) -> bool:
     return len(set(keys)) == len(keys) and all(key in plain for key in keys)
 
 
-def _is_decided(node: Node, name: str | None) -> bool:
-    if name is None or name == "NULL":
-        return True
-    if name == "OBJECT":
+def _is_decided(node: Node, value_type: type) -> bool:
+    if value_type is dict:
         return node.is_object and len(node.path) < MAX_DEPTH
-    return _TYPES.get(name) in node.columns
+    return value_type in node.columns
 
 
 def _without_empty(structure: dict[str, object]) -> dict[str, object]:

@@ -5,17 +5,19 @@ small batches, are flattened one by one. Both ways give the same rows.
 """
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
 import duckdb
 import pyarrow as pa
+import pyarrow.compute as pc
 
+from customerio_pipeline.landing.reading import LandedDelivery, read_deliveries
 from customerio_pipeline.loading.bulk import BulkFlattener
 from customerio_pipeline.loading.columns import OVERFLOW_COLUMN, SYSTEM_COLUMNS, ColumnMap
 from customerio_pipeline.loading.decoding import Rejected, read_events
-from customerio_pipeline.loading.engine import Engine, Source, quoted
+from customerio_pipeline.loading.engine import Engine, Source
 from customerio_pipeline.loading.flattening import Flattener, Row
 from customerio_pipeline.loading.target import ColumnType
 
@@ -24,6 +26,9 @@ TABLE_VERSION = 0
 
 BULK_DELIVERIES = 5000
 """Deliveries from which planning a wide statement costs less than flattening one by one."""
+
+_ORDER = ("_sdc_sequence", "_sdc_writer", "_sdc_offset")
+"""Of two rows with one event_id the one with the greater values counts (design C5)."""
 
 _EPOCH = datetime.fromtimestamp(0, UTC)
 _ARROW_TYPES = {
@@ -70,7 +75,9 @@ class Staged(NamedTuple):
 
 
 class _OneByOne(NamedTuple):
-    rows: list[Row]
+    rows: dict[object, Row]
+    """By event_id."""
+
     rejected: list[tuple[object, ...]]
     events: int
 
@@ -92,20 +99,43 @@ class Staging:
         """Stage the deliveries of some landing files.
 
         Raises:
-            duckdb.Error: a file cannot be read.
+            duckdb.Error: a file cannot be read, or
+            LandingError: the same, of few deliveries.
         """
+        if sum(source.deliveries for source in sources) < BULK_DELIVERIES:
+            found = [
+                delivery
+                for source in sources
+                for delivery in read_deliveries(source.path, source.loaded)
+            ]
+            times = [delivery.received_us for delivery in found]
+            landed = len(found), min(times, default=None), max(times, default=None)
+            return self._stage([], 0, found, landed, batched_at)
         self._engine.read(sources)
-        deliveries, received_from, received_to = self._engine.rows(
+        landed = self._engine.rows(
             "SELECT count(*), epoch_us(min(received_at)), epoch_us(max(received_at)) FROM raw"
         )[0]
-        bulk = self._flatten_in_bulk() if deliveries >= BULK_DELIVERIES else []
-        rest = "WHERE rowid NOT IN (SELECT n FROM bulk)" if bulk else ""
+        parts = self._flatten_in_bulk()
+        superseded = self._engine.rows("SELECT count(*) FROM superseded")[0][0] if parts else 0
+        return self._stage(parts, superseded, self._rest(parts), landed, batched_at)
+
+    def _stage(
+        self,
+        parts: Sequence[pa.Table],
+        superseded: int,
+        rest: Sequence[LandedDelivery],
+        landed: tuple[int, int | None, int | None],
+        batched_at: datetime,
+    ) -> Staged:
+        deliveries, received_from, received_to = landed
         slow = self._flatten_one_by_one(rest, batched_at)
-        events = slow.events + (self._engine.rows("SELECT count(*) FROM bulk")[0][0] if bulk else 0)
-        types = self._types(bulk, slow.rows)
-        rows = _table(_columns(slow.rows, types, batched_at), types)
-        if bulk:
-            rows = self._combine(types, rows, batched_at)
+        events = superseded + sum(part.num_rows for part in parts) + slow.events
+        parts = _keep_latest(parts, slow.rows)
+        types = self._types(parts, slow.rows.values())
+        rows = pa.concat_tables(
+            [_conform(part, types, batched_at) for part in parts]
+            + [_table(_columns(slow.rows.values(), types, batched_at), types)]
+        )
         rejected = list(zip(*slow.rejected, strict=True)) or [()] * len(REJECTED_COLUMNS)
         return Staged(
             columns=types,
@@ -118,7 +148,7 @@ class Staging:
             received_to=_time(received_to),
         )
 
-    def _flatten_in_bulk(self) -> list[str]:
+    def _flatten_in_bulk(self) -> list[pa.Table]:
         try:
             return self._bulk.flatten()
         except duckdb.Error as error:
@@ -127,66 +157,93 @@ class Staging:
             _log.warning("The engine refused a batch, it is flattened one by one: %s", reason)
             return []
 
-    def _flatten_one_by_one(self, where: str, batched_at: datetime) -> _OneByOne:
+    def _rest(self, parts: Sequence[pa.Table]) -> list[LandedDelivery]:
+        """Return the deliveries that were not flattened in bulk."""
+        if not parts:
+            return self._engine.deliveries()
+        return self._engine.deliveries(
+            "WHERE rowid NOT IN (SELECT n FROM done) AND rowid NOT IN (SELECT n FROM superseded)",
+            done=pa.concat_tables([part.select(["n"]) for part in parts]),
+        )
+
+    def _flatten_one_by_one(
+        self, deliveries: Sequence[LandedDelivery], batched_at: datetime
+    ) -> _OneByOne:
         latest: dict[object, Row] = {}
         rejected: list[tuple[object, ...]] = []
         events = 0
-        for writer, offset, sequence, received_at, encoding, body in self._engine.deliveries(where):
+        # In the order in which later ones win (design C5).
+        for sequence, writer, offset, received_us, encoding, body in sorted(deliveries):
             for event in read_events(body, encoding):
                 events += 1
                 if isinstance(event, Rejected):
                     rejected.append(
-                        (*event, "data", batched_at, sequence, received_at, writer, offset)
+                        (*event, "data", batched_at, sequence, received_us, writer, offset)
                     )
                     continue
                 row = self._flattener.row(event)
-                row["_sdc_received_at"] = received_at
+                row["_sdc_received_at"] = received_us
                 row["_sdc_sequence"] = sequence
                 row["_sdc_writer"] = writer
                 row["_sdc_offset"] = offset
                 latest[row["event_id"]] = row
-        return _OneByOne(list(latest.values()), rejected, events)
+        return _OneByOne(latest, rejected, events)
 
-    def _types(self, bulk: Sequence[str], slow: Sequence[Row]) -> dict[str, ColumnType]:
+    def _types(self, parts: Sequence[pa.Table], slow: Iterable[Row]) -> dict[str, ColumnType]:
         known = {**self.columns.types, OVERFLOW_COLUMN: ColumnType.JSON, **SYSTEM_COLUMNS}
-        used = {*SYSTEM_COLUMNS, *bulk, *(name for row in slow for name in row)}
+        used = {*SYSTEM_COLUMNS, *(name for row in slow for name in row)}
+        used.update(name for part in parts for name in part.column_names if name != "n")
         return {name: known[name] for name in sorted(used)}
 
-    def _combine(
-        self, types: Mapping[str, ColumnType], slow: pa.Table, batched_at: datetime
-    ) -> pa.Table:
-        """Put both ways together and keep the latest row of each event_id (design C5)."""
-        order = "event_id, _sdc_sequence, _sdc_writer, _sdc_offset, n"
-        both = (
-            f"SELECT {order}, true AS is_bulk FROM bulk UNION ALL SELECT {order}, false FROM slow"
-        )
-        numbered = slow.append_column("n", pa.array(range(slow.num_rows), pa.int64()))
-        superseded = self._engine.table(
-            f"WITH both_ways AS ({both}) SELECT n, is_bulk FROM (SELECT n, is_bulk, row_number()"
-            " OVER (PARTITION BY event_id"
-            "  ORDER BY _sdc_sequence DESC, _sdc_writer DESC, _sdc_offset DESC) AS place"
-            " FROM both_ways SEMI JOIN"
-            "  (SELECT event_id FROM both_ways GROUP BY ALL HAVING count(*) > 1) USING (event_id))"
-            " WHERE place > 1",
-            slow=numbered,
-        )
-        selected = ", ".join(quoted(name) for name in types)
-        microseconds = (batched_at - _EPOCH) // timedelta(microseconds=1)
-        return self._engine.table(
-            f"SELECT {selected} FROM (SELECT *, make_timestamptz({microseconds}) AS"
-            f" _sdc_batched_at, {TABLE_VERSION}::BIGINT AS _sdc_table_version FROM bulk"
-            "  WHERE n NOT IN (SELECT n FROM superseded WHERE is_bulk)"
-            " UNION ALL BY NAME SELECT * FROM slow"
-            "  WHERE n NOT IN (SELECT n FROM superseded WHERE NOT is_bulk))",
-            slow=numbered,
-            superseded=superseded,
-        )
+
+def _keep_latest(parts: Sequence[pa.Table], slow: dict[object, Row]) -> list[pa.Table]:
+    """Leave out of `parts`, and remove from `slow`, what the other supersedes (design C5)."""
+    ids = pa.array(list(slow), pa.string())
+    kept = []
+    for part in parts:
+        in_both = pc.is_in(part["event_id"], ids)
+        superseded = []
+        for row in part.select(["event_id", *_ORDER]).filter(in_both).to_pylist():
+            event_id = row["event_id"]
+            other = slow.get(event_id)
+            if other is None:
+                continue
+            if [row[name] for name in _ORDER] > [other[name] for name in _ORDER]:
+                del slow[event_id]
+            else:
+                superseded.append(event_id)
+        if superseded:
+            is_superseded = pc.is_in(part["event_id"], pa.array(superseded, pa.string()))
+            part = part.filter(pc.invert(is_superseded))  # noqa: PLW2901
+        kept.append(part)
+    return kept
+
+
+def _conform(part: pa.Table, types: Mapping[str, ColumnType], batched_at: datetime) -> pa.Table:
+    """Return the columns of `types`, those that `part` lacks as nulls."""
+    names = set(part.column_names)
+    constants = _constants(batched_at)
+    columns = []
+    for name, kind in types.items():
+        arrow_type = _ARROW_TYPES[kind]
+        if name in constants:
+            column = pa.repeat(pa.scalar(constants[name], arrow_type), part.num_rows)
+        elif name in names:
+            column = part[name].cast(arrow_type)
+        else:
+            column = pa.nulls(part.num_rows, arrow_type)
+        columns.append(column)
+    return pa.Table.from_arrays(columns, names=list(types))
+
+
+def _constants(batched_at: datetime) -> dict[str, object]:
+    return {"_sdc_batched_at": batched_at, "_sdc_table_version": TABLE_VERSION}
 
 
 def _columns(
-    rows: Sequence[Row], types: Mapping[str, ColumnType], batched_at: datetime
+    rows: Collection[Row], types: Mapping[str, ColumnType], batched_at: datetime
 ) -> list[list[object]]:
-    constants = {"_sdc_batched_at": batched_at, "_sdc_table_version": TABLE_VERSION}
+    constants = _constants(batched_at)
     return [
         [constants[name]] * len(rows) if name in constants else [row.get(name) for row in rows]
         for name in types
