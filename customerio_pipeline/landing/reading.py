@@ -60,17 +60,21 @@ def read_deliveries(path: Path, loaded: OffsetSet | None) -> list[LandedDelivery
     ]
 
 
-def check_file(landing: Path, file: LandingFile, *, whole: bool = False) -> None:
+def check_file(landing: Path, file: LandingFile, *, whole: bool = False) -> int:
     """Make sure that a file is Parquet and holds as many deliveries as its name promises.
 
-    Reads the footer; with `whole`, every page too.
+    Returns the bytes of its columns before compression. Reads the footer; with `whole`, every
+    page too.
 
     Raises:
         LandingError: naming the file and the reason.
     """
     try:
         with pq.ParquetFile(file.path(landing)) as parquet:
-            rows = parquet.metadata.num_rows
+            metadata = parquet.metadata
+            rows = metadata.num_rows
+            groups = map(metadata.row_group, range(metadata.num_row_groups))
+            size: int = sum(group.total_byte_size for group in groups)
             if whole:
                 parquet.read()
     except (OSError, pa.ArrowException) as error:
@@ -81,6 +85,7 @@ def check_file(landing: Path, file: LandingFile, *, whole: bool = False) -> None
             f"Landing file {file.relative_path} holds {rows} deliveries but its name promises"
             f" {promised}; restore it from a backup."
         )
+    return size
 
 
 def _unreadable(name: str, error: Exception) -> LandingError:

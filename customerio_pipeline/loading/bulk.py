@@ -7,16 +7,13 @@ import pyarrow.compute as pc
 
 from customerio_pipeline.loading.decoding import Rejected, read_events
 from customerio_pipeline.loading.engine import Engine, quoted
-from customerio_pipeline.loading.flattening import Flattener
-from customerio_pipeline.loading.shapes import Paths, Shape, Types
+from customerio_pipeline.loading.flattening import Flattener, Node
+from customerio_pipeline.loading.shapes import Paths, Shape, Types, extraction
 
-_LEARNING_ROUNDS = 3
-_WORTH_A_ROUND = 0.05
-"""Share of deliveries with unknown shapes above which another pass over the batch is cheaper than
-flattening them one by one."""
-
-_SAMPLE = 1000
-"""Deliveries, spread over the first batch, from which most shapes are learned at once."""
+_MAX_ROUNDS = 20
+_LEARNED_A_ROUND = 1000
+_WORTH_A_ROUND = 0.02
+"""Share of undecided deliveries up to which they are flattened one by one."""
 
 _MAX_GROUPS = 4
 _WORTH_A_GROUP = 0.002
@@ -26,8 +23,25 @@ ShapeKey = tuple[int, int]
 """Hashes of a shape's keys and of its types."""
 
 
+class _Group:
+    """Plain shapes in which no place has values of two types."""
+
+    def __init__(self) -> None:
+        self.types: dict[Node, type] = {}
+        self.deliveries = 0
+
+    def takes(self, types: Types) -> bool:
+        """Tell whether a shape can be extracted together with those that are here."""
+        return all(self.types.get(node, kind) is kind for node, kind in types.items())
+
+
 class BulkFlattener:
-    """Flattens what the engine holds in ``raw``; its verdicts on shapes stay warm."""
+    """Flattens what the engine holds in ``raw``; its verdicts on shapes stay warm.
+
+    What a column is called and which type it has is decided in the order of receipt, as when
+    flattening one by one: only deliveries that are not plain can decide anything, and of these
+    the earliest are learned from first.
+    """
 
     def __init__(self, engine: Engine, flattener: Flattener) -> None:
         self._engine = engine
@@ -45,40 +59,77 @@ class BulkFlattener:
         Raises:
             duckdb.Error: the engine meets something that the shapes did not show.
         """
-        if not self._verdicts:
-            self._learn(
-                "SELECT rowid FROM raw"
-                f" WHERE rowid % (SELECT count(*) // {_SAMPLE} + 1 FROM raw) = 0"
+        groups: list[_Group] = []
+        self._engine.execute("CREATE OR REPLACE TEMP TABLE chosen (n BIGINT, part INTEGER)")
+        learned: tuple[object, ...] = (-1, "", -1)
+        if not self._flattener.root.children:
+            self._engine.execute(
+                "CREATE OR REPLACE TEMP TABLE undecided AS SELECT rowid AS n FROM raw"
             )
-        for _ in range(_LEARNING_ROUNDS):
+            learned = self._learn(learned)
+        total = self._shape("text IS NOT NULL")
+        for _ in range(_MAX_ROUNDS):
+            self._judge(groups)
+            undecided = self._engine.rows("SELECT count(*) FROM undecided")[0][0]
+            if undecided <= _WORTH_A_ROUND * total:
+                break
             version = self._flattener.version
-            paths = Paths(self._flattener.root)
-            counts, unknown, share = self._judge(paths)
-            if share <= _WORTH_A_ROUND:
+            learned = self._learn(learned)
+            if self._flattener.version != version:
+                self._shape("rowid IN (SELECT n FROM undecided)")
+            elif not learned:
                 break
-            self._learn("SELECT unnest(?)", [unknown])
-            if self._flattener.version == version:
-                break
-        groups = self._group(counts)
-        self._choose(groups)
-        return [self._extract(paths, at, types) for at, (types, _) in enumerate(groups)]
+        worth = _WORTH_A_GROUP * total
+        kept = [at for at, group in enumerate(groups) if group.deliveries >= worth]
+        self._supersede(kept)
+        return [self._extract(at, groups[at].types) for at in kept]
 
-    def _judge(self, paths: Paths) -> tuple[dict[ShapeKey, int], list[int], float]:
-        """Judge every shape new to this process.
-
-        Returns the deliveries of each shape in this batch, the first delivery of each new one that
-        is not plain, and the share that these have.
-        """
-        if self._verdicts_version != self._flattener.version:
-            self._verdicts.clear()
-            self._verdicts_version = self._flattener.version
-        keys_sql, types_sql = paths.keys_sql("text"), paths.types_sql("text")
+    def _shape(self, condition: str) -> int:
+        """Ask for the shape of some deliveries; return how many there are."""
+        self._paths = Paths(self._flattener.root)
         passes = " UNION ALL ".join(
-            f"SELECT rowid AS n, hash({keys_sql}) AS keys, hash({types_sql}) AS types"
-            f" FROM raw WHERE text IS NOT NULL AND {half}"
+            f"SELECT rowid AS n, hash({self._paths.keys_sql('text')}) AS keys,"
+            f" hash({self._paths.types_sql('text')}) AS types FROM raw WHERE {condition} AND {half}"
             for half in self._engine.halves()
         )
         self._engine.execute(f"CREATE OR REPLACE TEMP TABLE shaped AS {passes}")
+        count: int = self._engine.rows("SELECT count(*) FROM shaped")[0][0]
+        return count
+
+    def _judge(self, groups: list[_Group]) -> None:
+        """Put the deliveries of plain shapes into groups, the others into ``undecided``."""
+        chosen: list[tuple[int, int, int]] = []
+        counts = self._counts()
+        for key in sorted(counts, key=counts.__getitem__, reverse=True):
+            types = self._verdicts[key]
+            if types is None:
+                continue
+            part = next((at for at, group in enumerate(groups) if group.takes(types)), len(groups))
+            if part == _MAX_GROUPS:
+                continue
+            if part == len(groups):
+                groups.append(_Group())
+            groups[part].types.update(types)
+            groups[part].deliveries += counts[key]
+            chosen.append((part, *key))
+        self._engine.execute(
+            "CREATE OR REPLACE TEMP TABLE decided AS"
+            " SELECT unnest(?) AS part, unnest(?) AS keys, unnest(?) AS types",
+            [[row[at] for row in chosen] for at in range(3)],
+        )
+        self._engine.execute(
+            "INSERT INTO chosen SELECT n, part FROM shaped JOIN decided USING (keys, types)"
+        )
+        self._engine.execute(
+            "CREATE OR REPLACE TEMP TABLE undecided AS"
+            " SELECT n FROM shaped ANTI JOIN decided USING (keys, types)"
+        )
+
+    def _counts(self) -> dict[ShapeKey, int]:
+        """Return the deliveries of each shape; judge the shapes that are new to this process."""
+        if self._verdicts_version != self._flattener.version:
+            self._verdicts.clear()
+            self._verdicts_version = self._flattener.version
         counts: dict[ShapeKey, int] = {}
         fresh: dict[int, ShapeKey] = {}
         for keys, types, first, count in self._engine.rows(
@@ -87,90 +138,67 @@ class BulkFlattener:
             counts[keys, types] = count
             if (keys, types) not in self._verdicts:
                 fresh[first] = keys, types
-        unknown = []
-        unknown_deliveries = 0
+        paths = self._paths
         for n, keys, types in self._engine.rows(
-            f"SELECT rowid, {keys_sql}, {types_sql} FROM raw WHERE rowid IN (SELECT unnest(?))",
+            f"SELECT rowid, {paths.keys_sql('text')}, {paths.types_sql('text')}"
+            " FROM raw WHERE rowid IN (SELECT unnest(?))",
             [list(fresh)],
         ):
-            key = fresh[n]
-            plain = paths.types(Shape(keys, types)) if keys and types else None
-            self._verdicts[key] = plain
-            if plain is None:
-                unknown.append(n)
-                unknown_deliveries += counts[key]
-        return counts, unknown, unknown_deliveries / max(1, sum(counts.values()))
+            self._verdicts[fresh[n]] = paths.types(Shape(keys, types)) if keys and types else None
+        return counts
 
-    def _group(self, counts: dict[ShapeKey, int]) -> list[tuple[Types, list[ShapeKey]]]:
-        """Put plain shapes together in which no place has values of two types."""
-        groups: list[tuple[dict[int, type], list[ShapeKey]]] = []
-        for key in sorted(counts, key=counts.__getitem__, reverse=True):
-            types = self._verdicts[key]
-            if types is None:
-                continue
-            for merged, keys in groups:
-                if all(merged.get(at, kind) is kind for at, kind in types.items()):
-                    merged.update(types)
-                    keys.append(key)
-                    break
-            else:
-                groups.append((dict(types), [key]))
-        worth = _WORTH_A_GROUP * sum(counts.values())
-        return [
-            (types, keys)
-            for types, keys in groups[:_MAX_GROUPS]
-            if sum(counts[key] for key in keys) >= worth
-        ]
+    def _learn(self, learned: Sequence[object]) -> tuple[object, ...]:
+        """Flatten the next undecided deliveries for what they teach, in the order of receipt.
 
-    def _choose(self, groups: Sequence[tuple[Types, list[ShapeKey]]]) -> None:
-        """Note which group each delivery belongs to, and which deliveries are superseded."""
-        chosen = [(at, *key) for at, (_, keys) in enumerate(groups) for key in keys]
-        self._engine.execute(
-            "CREATE OR REPLACE TEMP TABLE chosen AS SELECT n, part FROM shaped JOIN"
-            " (SELECT unnest(?) AS part, unnest(?) AS keys, unnest(?) AS types)"
-            " USING (keys, types)",
-            [[part[at] for part in chosen] for at in range(3)],
+        Returns the order of the last one; empty when there was none after `learned`.
+        """
+        order = '(_sdc_sequence, writer, "offset")'
+        found = sorted(
+            self._engine.deliveries(
+                "WHERE (text IS NULL OR rowid IN (SELECT n FROM undecided))"
+                f" AND {order} > (?, ?, ?) ORDER BY {order} LIMIT {_LEARNED_A_ROUND}",
+                learned,
+            )
         )
+        for delivery in found:
+            for event in read_events(delivery.body, delivery.content_encoding):
+                if not isinstance(event, Rejected):
+                    self._flattener.row(event)
+        return found[-1][:3] if found else ()
+
+    def _supersede(self, parts: Sequence[int]) -> None:
+        """Note which of the deliveries in these groups are superseded by others."""
         self._engine.execute(
             "CREATE OR REPLACE TEMP TABLE superseded AS"
-            " WITH candidates AS (SELECT rowid AS n, event_id, _sdc_sequence, writer,"
-            '  "offset" FROM raw WHERE rowid IN (SELECT n FROM chosen))'
+            " WITH candidates AS (SELECT rowid AS n, event_id, _sdc_sequence, writer, "
+            '  "offset" FROM raw WHERE rowid IN'
+            "  (SELECT n FROM chosen WHERE part IN (SELECT unnest(?))))"
             " SELECT n FROM (SELECT n, row_number() OVER (PARTITION BY event_id"
             '  ORDER BY _sdc_sequence DESC, writer DESC, "offset" DESC) AS place'
             "  FROM candidates SEMI JOIN (SELECT event_id FROM candidates"
             "   GROUP BY event_id HAVING count(*) > 1) USING (event_id))"
-            " WHERE place > 1"
+            " WHERE place > 1",
+            [list(parts)],
         )
 
-    def _extract(self, paths: Paths, part: int, types: Types) -> pa.Table:
-        extraction = paths.extraction(types, "leaves")
-        selected = "".join(f"{sql} AS {quoted(name)}, " for name, sql in extraction.columns.items())
-        guards = " AND ".join(
-            [
-                "leaves.event_id = landed_id",
-                *(f"({condition}) IS NOT FALSE" for condition in extraction.guards),
-            ]
+    def _extract(self, part: int, types: Types) -> pa.Table:
+        structure, columns, guards = extraction(types, "leaves")
+        selected = "".join(f"{sql} AS {quoted(name)}, " for name, sql in columns.items())
+        is_exact = " AND ".join(
+            ["leaves.event_id = landed_id", *(f"({guard}) IS NOT FALSE" for guard in guards)]
         )
         passes = " UNION ALL ".join(
             f"SELECT n, {selected}_sdc_received_at, _sdc_sequence, _sdc_writer, _sdc_offset,"
-            f" {guards} AS is_exact"
+            f" {is_exact} AS is_exact"
             " FROM (SELECT rowid AS n, event_id AS landed_id, received_at AS _sdc_received_at,"
-            f'  _sdc_sequence, writer AS _sdc_writer, "offset" AS _sdc_offset,'
-            f"  json_transform(text, {extraction.structure}) AS leaves FROM raw"
+            '  _sdc_sequence, writer AS _sdc_writer, "offset" AS _sdc_offset,'
+            f"  json_transform(text, {structure}) AS leaves FROM raw"
             f"  WHERE rowid IN (SELECT n FROM chosen WHERE part = {part})"
             f"  AND rowid NOT IN (SELECT n FROM superseded) AND {half})"
             for half in self._engine.halves()
         )
         # As a filter of the statement the guards would make the engine transform once for each.
         extracted = self._engine.table(passes)
-        is_exact = extracted["is_exact"]
+        exact = extracted["is_exact"]
         extracted = extracted.drop_columns(["is_exact"])
-        return extracted if pc.all(is_exact).as_py() else extracted.filter(is_exact)
-
-    def _learn(self, row_ids: str, parameters: Sequence[object] = ()) -> None:
-        """Flatten a few deliveries for what they teach, in the order of receipt."""
-        found = self._engine.deliveries(f"WHERE rowid IN ({row_ids})", parameters)
-        for delivery in sorted(found):
-            for event in read_events(delivery.body, delivery.content_encoding):
-                if not isinstance(event, Rejected):
-                    self._flattener.row(event)
+        return extracted if pc.all(exact).as_py() else extracted.filter(exact)

@@ -3,9 +3,11 @@
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import NamedTuple
 from uuid import uuid4
 
 import duckdb
@@ -21,8 +23,9 @@ from customerio_pipeline.loading.staging import Staging
 from customerio_pipeline.loading.target import Batch, MergeCounts, SchemaState, Target
 
 MAX_BATCH_DELIVERIES = 250_000
-MAX_BATCH_FILE_BYTES = 48 * 1024 * 1024
-"""Size of a batch's files; JSON of events is four to five times larger than its Parquet."""
+MAX_BATCH_BYTES = 160 * 1024 * 1024
+"""Size of a batch's columns before compression, most of which is JSON. Memory holds a batch about
+four times over, and the next one is staged while one is merged."""
 
 POLL_SECONDS = 0.2
 
@@ -64,6 +67,15 @@ class LoadReport:
         return _seconds(self.received_from, self.batched_at)
 
 
+class _Ahead(NamedTuple):
+    """A batch that is being staged while the one before it is merged."""
+
+    expected: SchemaState
+    """What the schema must hold for the batch to be the next one."""
+
+    batch: "Future[Batch | None]"
+
+
 class Loader:
     """Loads one integration's landing files into a warehouse.
 
@@ -88,6 +100,8 @@ class Loader:
         self._max_columns = max_columns
         self._settled: list[LandingFile] = []
         self._staging: Staging | None = None
+        self._ahead: _Ahead | None = None
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="staging")
 
     def has_pending(self) -> bool:
         """Tell whether landing holds a delivery that the warehouse has not settled."""
@@ -105,26 +119,60 @@ class Loader:
             return None  # an idle drain leaves the lock and the warehouse to others
         with self._target.exclusive(self.schema):
             state = self._target.state(self.schema)
-            while selected := self._select(self._pending(files, state.loaded)):
-                batch = self._stage(selected, state)
-                if batch is not None:
-                    break
-            else:
+            batch = self._staged_ahead(state) or self._next_batch(files, state)
+            if batch is None:
                 self._settled = files
                 return None
+            self._stage_ahead(files, state.after(batch))
             try:
                 counts = self._target.merge(self.schema, batch)
             except BaseException:
-                self.close()  # it has learned columns that the table does not have
+                self._forget()  # it has learned columns that the table does not have
                 raise
         new_columns = tuple(sorted(batch.columns.keys() - state.table_columns.keys()))
         return self._report(batch, counts, new_columns, time.monotonic() - started)
 
     def close(self) -> None:
         """Release the engine; the target stays open."""
+        self._forget()
+        self._thread.shutdown()
+
+    def _forget(self) -> None:
+        if self._ahead is not None:
+            wait([self._ahead.batch])
+            self._ahead = None
         if self._staging is not None:
             self._staging.close()
             self._staging = None
+
+    def _stage_ahead(self, files: list[LandingFile], expected: SchemaState) -> None:
+        """Stage the batch after this one while this one is merged, if there is one to come."""
+        if self._pending(files, expected.loaded):
+            future = self._thread.submit(self._next_batch, files, expected)
+            self._ahead = _Ahead(expected, future)
+
+    def _staged_ahead(self, state: SchemaState) -> Batch | None:
+        """Return what was staged ahead, unless somebody else changed the schema meanwhile."""
+        ahead, self._ahead = self._ahead, None
+        if ahead is None:
+            return None
+        try:
+            batch = ahead.batch.result()
+        except BaseException:
+            self._forget()
+            raise
+        if batch is not None and ahead.expected.holds_as_much_as(state):
+            return batch
+        self._forget()
+        return None
+
+    def _next_batch(self, files: list[LandingFile], state: SchemaState) -> Batch | None:
+        """Stage the oldest sound files; None when there is none."""
+        while selected := self._select(self._pending(files, state.loaded)):
+            batch = self._stage(selected, state)
+            if batch is not None:
+                return batch
+        return None
 
     def _report(
         self, batch: Batch, counts: MergeCounts, new_columns: tuple[str, ...], seconds: float
@@ -154,23 +202,24 @@ class Loader:
 
     def _select(self, pending: Sequence[LandingFile]) -> list[LandingFile]:
         """Return the oldest sound files, up to the size of a batch."""
-        selected = []
+        selected: list[LandingFile] = []
         size = deliveries = 0
         for file in pending:
-            if deliveries >= MAX_BATCH_DELIVERIES or size >= MAX_BATCH_FILE_BYTES:
+            if selected and (deliveries >= MAX_BATCH_DELIVERIES or size >= MAX_BATCH_BYTES):
                 break
-            if self._is_sound(file):
+            file_size = self._size_if_sound(file)
+            if file_size is not None:
                 selected.append(file)
                 deliveries += file.last - file.first + 1
-                size += file.path(self._landing).stat().st_size
+                size += file_size
         return selected
 
-    def _is_sound(self, file: LandingFile, *, whole: bool = False) -> bool:
+    def _size_if_sound(self, file: LandingFile, *, whole: bool = False) -> int | None:
         try:
-            check_file(self._landing, file, whole=whole)
+            return check_file(self._landing, file, whole=whole)
         except LandingError as error:
             self.damaged[file] = error
-        return file not in self.damaged
+            return None
 
     def _stage(self, files: Sequence[LandingFile], state: SchemaState) -> Batch | None:
         """Stage files; None when one of them turned out to be damaged within."""
@@ -190,7 +239,7 @@ class Loader:
                 batched_at,
             )
         except (duckdb.Error, LandingError):
-            if all(self._is_sound(file, whole=True) for file in files):
+            if all(self._size_if_sound(file, whole=True) is not None for file in files):
                 raise
             return None
         offsets: defaultdict[str, OffsetSet] = defaultdict(OffsetSet)
@@ -208,7 +257,8 @@ class Loader:
 
     def _warm_staging(self, state: SchemaState) -> Staging:
         if self._staging is None or not self._staging.columns.continues(state):
-            self.close()
+            if self._staging is not None:
+                self._staging.close()
             self._staging = Staging(ColumnMap(state, self._max_columns))
         return self._staging
 

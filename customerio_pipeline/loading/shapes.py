@@ -32,8 +32,8 @@ _SIMPLE_FRACTION = r"-?[0-9]{1,17}\.[0-9]{1,17}"
 _ODD_NUMBER_IN_ARRAY = r"[:,\[]-?(?:[0-9]{19}|[0-9]+[.eE])"
 _BRACKETS_IN_ARRAY = 100
 
-Types = Mapping[int, type]
-"""Type of the value at each node that is there, by the node's place in `Paths.nodes`."""
+Types = Mapping[Node, type]
+"""Type of the value at each node that is there; objects are ``dict``."""
 
 
 class Shape(NamedTuple):
@@ -81,35 +81,35 @@ class Paths:
         ):
             return None
         types = {}
-        for at, (node, name) in enumerate(zip(self.nodes, shape.types, strict=True)):
+        for node, name in zip(self.nodes, shape.types, strict=True):
             if name is None or name == "NULL":
                 continue
             found = _TYPES.get(name)
             if found is None or not _is_decided(node, found):
                 return None
-            types[at] = found
+            types[node] = found
         return types if len(types) <= MAX_SURELY_FITTING else None
 
-    def extraction(self, types: Types, leaves: str) -> Extraction:
-        """Return how to extract the values at nodes of these types; `leaves` names the result."""
-        structure: dict[str, object] = {}
-        columns: dict[str, str] = {}
-        guards: list[str] = []
-        for at, value_type in types.items():
-            node = self.nodes[at]
-            place = structure
-            for key in node.path[:-1]:
-                place = place.setdefault(key, {})  # type: ignore[assignment]  # objects only
-            if value_type is dict:
-                place.setdefault(node.path[-1], {})
-                continue
-            place[node.path[-1]] = "VARCHAR"
-            leaf = ".".join([leaves, *(_identifier(key) for key in node.path)])
-            columns[node.columns[value_type]] = _cast(leaf, value_type)
-            guard = _guard(leaf, value_type)
-            if guard is not None:
-                guards.append(guard)
-        return Extraction(_literal(json.dumps(_without_empty(structure))), columns, guards)
+
+def extraction(types: Types, leaves: str) -> Extraction:
+    """Return how to extract the values at nodes of these types; `leaves` names the result."""
+    structure: dict[str, object] = {}
+    columns: dict[str, str] = {}
+    guards: list[str] = []
+    for node, value_type in types.items():
+        place = structure
+        for key in node.path[:-1]:
+            place = place.setdefault(key, {})  # type: ignore[assignment]  # objects only
+        if value_type is dict:
+            place.setdefault(node.path[-1], {})
+            continue
+        place[node.path[-1]] = "VARCHAR"
+        leaf = ".".join([leaves, *(_identifier(key) for key in node.path)])
+        columns[node.columns[value_type]] = _cast(leaf, value_type)
+        guard = _guard(leaf, value_type)
+        if guard is not None:
+            guards.append(guard)
+    return Extraction(_literal(json.dumps(_without_empty(structure))), columns, guards)
 
 
 def _guard(leaf: str, value_type: type) -> str | None:

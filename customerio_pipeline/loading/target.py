@@ -65,6 +65,27 @@ class SchemaState(NamedTuple):
     table_columns: Mapping[str, ColumnType | None]
     """Columns that `data` has now; None for a type that loading never makes."""
 
+    def after(self, batch: "Batch") -> "SchemaState":
+        """Return what the schema holds once `batch` is merged."""
+        loaded = {writer: OffsetSet(offsets) for writer, offsets in self.loaded.items()}
+        for writer, intervals in batch.loaded.items():
+            offsets = loaded.setdefault(writer, OffsetSet())
+            for first, last in intervals:
+                offsets.add(first, last)
+        return SchemaState(
+            loaded,
+            [*self.columns, *batch.mappings],
+            {**batch.columns, **self.table_columns},
+        )
+
+    def holds_as_much_as(self, other: "SchemaState") -> bool:
+        """Tell whether both hold the same offsets, mapping and columns."""
+        return (
+            self.loaded == other.loaded
+            and set(self.columns) == set(other.columns)
+            and self.table_columns.keys() == other.table_columns.keys()
+        )
+
 
 class Batch(NamedTuple):
     """One transaction's worth of work."""

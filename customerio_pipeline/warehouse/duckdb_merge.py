@@ -60,9 +60,11 @@ def _view_rows(connection: duckdb.DuckDBPyConnection, batch: Batch) -> None:
         for name, kind in batch.columns.items()
     )
     connection.register("staged_rows", batch.rows)
+    # Once, for the key is needed twice.
+    keys = connection.sql(f"SELECT {KEY_EXPRESSION} AS key FROM staged_rows").to_arrow_table()
+    connection.register("staged_rows", batch.rows.append_column(KEY, keys["key"]))
     connection.execute(
-        f"CREATE OR REPLACE TEMP VIEW staged AS SELECT {selected}, {KEY_EXPRESSION} AS {KEY}"
-        " FROM staged_rows"
+        f"CREATE OR REPLACE TEMP VIEW staged AS SELECT {selected}, {KEY} FROM staged_rows"
     )
 
 

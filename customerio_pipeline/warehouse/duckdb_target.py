@@ -33,7 +33,7 @@ from customerio_pipeline.warehouse.duckdb_file import (
     attached,
     unavailable,
 )
-from customerio_pipeline.warehouse.duckdb_tables import COLUMN_TYPES, qualified, split_path
+from customerio_pipeline.warehouse.duckdb_tables import COLUMN_TYPES, KEY, qualified, split_path
 
 _LOCK_POLL_SECONDS = 0.02
 _URL_PREFIX = "duckdb:///"
@@ -100,7 +100,7 @@ class DuckDBTarget:
                 Column(name, ColumnType(kind), split_path(path), Kind(value_kind), base)
                 for name, kind, path, value_kind, base in columns
             ],
-            {name: types.get(kind) for name, kind in found},
+            {name: types.get(kind) for name, kind in found if name != KEY},
         )
 
     def merge(self, schema: str, batch: Batch) -> MergeCounts:
