@@ -70,6 +70,9 @@ class Settings(BaseSettings):
     warehouse_wait_seconds: float = Field(default=30.0, ge=0)
     """How long a load waits for a warehouse that another process holds."""
 
+    max_columns: int = Field(default=1000, ge=20, le=1500)
+    """Columns of `data` above which values without one go to `_sdc_overflow`."""
+
     load_idle_seconds: float = Field(default=10.0, ge=0)
     """Quiet time after which a drain run of the sensor ends."""
 

@@ -1,6 +1,16 @@
 """``customerio-pipeline load``: what the Dagster asset does, without Dagster."""
 
+import sys
+
 import click
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskProgressColumn,
+    TextColumn,
+    TimeRemainingColumn,
+)
 
 from customerio_pipeline.cli.output import print_json
 from customerio_pipeline.errors import (
@@ -64,21 +74,42 @@ def load(name: str | None, wait: bool, as_json: bool) -> None:
 def _load_schema(
     settings: Settings, target: Target, schema: str, wait: bool, *, quiet: bool
 ) -> dict[str, object]:
-    loader = Loader(schema, settings.landing, target)
+    loader = Loader(schema, settings.landing, target, max_columns=settings.max_columns)
     total: dict[str, int] = dict.fromkeys(
         ("files", "deliveries", "events", "inserted", "updated", "duplicates", "rejected"), 0
     )
+    progress = _progress()
+    task = progress.add_task(schema, total=None)
     try:
         for report in drain(loader, idle_seconds=_WAIT_SECONDS if wait else 0):
             for name in total:
                 total[name] += getattr(report, name)
+            if report.waiting:
+                progress.start()
+            done = total["deliveries"]
+            progress.update(task, completed=done, total=done + report.waiting)
             if not quiet:
-                click.echo(_line(report))
+                progress.console.print(_line(report), highlight=False, soft_wrap=True)
     finally:
+        progress.stop()
         loader.close()
     if not quiet and not total["files"]:
         click.echo(f"{schema}: nothing to load")
     return {"schema": schema, **total}
+
+
+def _progress() -> Progress:
+    """Return a bar of deliveries, to be started when there is more than one batch to load."""
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TaskProgressColumn(),
+        TimeRemainingColumn(),
+        # Lines of batches are printed above the bar; without a terminal there is no bar.
+        disable=not sys.stdout.isatty(),
+        transient=True,
+    )
 
 
 def _line(report: LoadReport) -> str:

@@ -19,6 +19,9 @@ _MAX_GROUPS = 4
 _WORTH_A_GROUP = 0.002
 """Share of deliveries below which planning another statement is not worth it."""
 
+ROW_ID = "_sdc_row_id"
+"""Row id in ``raw``; like all of ours named as no column of an event can be."""
+
 ShapeKey = tuple[int, int]
 """Hashes of a shape's keys and of its types."""
 
@@ -52,9 +55,9 @@ class BulkFlattener:
     def flatten(self) -> list[pa.Table]:
         """Flatten every delivery of a plain shape but those superseded by another one of them.
 
-        Returns tables with the columns of `data` and ``n``, the row id in ``raw``. Leaves in the
-        engine the table ``superseded`` with the ``n`` of those left out. A delivery that is in
-        neither must be flattened one by one.
+        Returns tables with the columns of `data` and `ROW_ID`. Leaves in the engine the table
+        ``superseded`` with the row ids, ``n``, of those left out. A delivery that is in neither
+        must be flattened one by one.
 
         Raises:
             duckdb.Error: the engine meets something that the shapes did not show.
@@ -182,23 +185,27 @@ class BulkFlattener:
         )
 
     def _extract(self, part: int, types: Types) -> pa.Table:
-        structure, columns, guards = extraction(types, "leaves")
+        structure, columns, guards = extraction(types, "_sdc_leaves")
         selected = "".join(f"{sql} AS {quoted(name)}, " for name, sql in columns.items())
         is_exact = " AND ".join(
-            ["leaves.event_id = landed_id", *(f"({guard}) IS NOT FALSE" for guard in guards)]
+            [
+                "_sdc_leaves.event_id = _sdc_event_id",
+                *(f"({guard}) IS NOT FALSE" for guard in guards),
+            ]
         )
         passes = " UNION ALL ".join(
-            f"SELECT n, {selected}_sdc_received_at, _sdc_sequence, _sdc_writer, _sdc_offset,"
-            f" {is_exact} AS is_exact"
-            " FROM (SELECT rowid AS n, event_id AS landed_id, received_at AS _sdc_received_at,"
+            f"SELECT {ROW_ID}, {selected}_sdc_received_at, _sdc_sequence, _sdc_writer, _sdc_offset,"
+            f" {is_exact} AS _sdc_is_exact"
+            f" FROM (SELECT rowid AS {ROW_ID}, event_id AS _sdc_event_id,"
+            "  received_at AS _sdc_received_at,"
             '  _sdc_sequence, writer AS _sdc_writer, "offset" AS _sdc_offset,'
-            f"  json_transform(text, {structure}) AS leaves FROM raw"
+            f"  json_transform(text, {structure}) AS _sdc_leaves FROM raw"
             f"  WHERE rowid IN (SELECT n FROM chosen WHERE part = {part})"
             f"  AND rowid NOT IN (SELECT n FROM superseded) AND {half})"
             for half in self._engine.halves()
         )
         # As a filter of the statement the guards would make the engine transform once for each.
         extracted = self._engine.table(passes)
-        exact = extracted["is_exact"]
-        extracted = extracted.drop_columns(["is_exact"])
+        exact = extracted["_sdc_is_exact"]
+        extracted = extracted.drop_columns(["_sdc_is_exact"])
         return extracted if pc.all(exact).as_py() else extracted.filter(exact)

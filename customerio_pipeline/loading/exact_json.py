@@ -13,9 +13,14 @@ from json.decoder import scanstring  # type: ignore[attr-defined]  # documented 
 MAX_DEPTH = 64
 """Objects nested deeper than this become JSON text at that level (stitch-loading 0.1)."""
 
+MAX_TEXT_DEPTH = 5000
+"""JSON text nested deeper than this is kept as plain text: reading it back is more than
+PostgreSQL's and DuckDB's JSON readers surely manage."""
+
 _SPACE = re.compile(r"[ \t\n\r]*")
 _NUMBER = re.compile(r"-?(?:0|[1-9]\d*)(\.\d+)?([eE][+-]?\d+)?", re.ASCII)
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
+_BRACKET_OR_STRING = re.compile(r'[\[\]{}]|"(?:[^"\\]|\\.)*"')
 _LITERALS = {"true": True, "false": False, "null": None}
 _OPENING = {"{": "}", "[": "]"}
 _INT64 = range(-(2**63), 2**63)
@@ -40,6 +45,18 @@ class InvalidJsonError(ValueError):
 def replace_unstorable(text: str) -> str:
     """Replace NUL and lone surrogates by U+FFFD (stitch-loading 0.1)."""
     return _UNSTORABLE.sub("\ufffd", text)
+
+
+def nesting(json_text: str) -> int:
+    """Return how deep arrays and objects are nested in a JSON text."""
+    depth = deepest = 0
+    for match in _BRACKET_OR_STRING.finditer(json_text):
+        if match[0] in _OPENING:
+            depth += 1
+            deepest = max(deepest, depth)
+        elif match[0][0] != '"':
+            depth -= 1
+    return deepest
 
 
 class _Container:

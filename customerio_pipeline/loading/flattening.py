@@ -11,14 +11,27 @@ from typing import Any
 import msgspec
 
 from customerio_pipeline.loading.columns import OVERFLOW_COLUMN, ColumnMap
-from customerio_pipeline.loading.exact_json import MAX_DEPTH, JsonText, NumberText
+from customerio_pipeline.loading.exact_json import (
+    MAX_DEPTH,
+    MAX_TEXT_DEPTH,
+    JsonText,
+    NumberText,
+    nesting,
+)
 from customerio_pipeline.loading.names import full_name
-from customerio_pipeline.loading.target import Kind
+from customerio_pipeline.loading.target import ColumnType, Kind
 
 Row = dict[str, object]
 
 MAX_SURELY_FITTING = 200
 """Values of an event that fit into a row of any warehouse, whatever they are."""
+
+_ROW_BYTES = 7800
+"""A row of PostgreSQL must fit into a page of 8 KiB: 8,160 bytes, less the header and the bits that
+say which of up to 1,600 columns are null."""
+
+_MOVED_OUT_BYTES = 18
+"""What a long text leaves in its row."""
 
 MAX_KEYS = 4000
 """Keys that the tree remembers; more, from odd events, are looked up each time."""
@@ -72,6 +85,8 @@ class Flattener:
         row: Row = {}
         overflow: dict[str, object] = {}
         self._flatten(event, self.root, row, overflow)
+        if len(row) > MAX_SURELY_FITTING:
+            self._move_surplus(row, overflow)
         if overflow:
             row[OVERFLOW_COLUMN] = _json_text(overflow)
         return row
@@ -102,12 +117,15 @@ class Flattener:
                 # table must not depend on the order of events.
                 if not item.strip(EMPTY_JSON):
                     continue
+                if _is_too_deep(item):
+                    kind, item = str, str(item)  # noqa: PLW2901
             name = child.columns.get(kind) or self._column(child, kind)
             if name is not None:
                 row[name] = item
             else:
                 is_json = kind in (list, JsonText, NumberText)
-                overflow[full_name(child.path)] = msgspec.Raw(item.encode()) if is_json else item
+                name = _free_name(full_name(child.path), overflow)
+                overflow[name] = msgspec.Raw(item.encode()) if is_json else item
 
     def _child(self, node: Node, key: str) -> Node:
         child = node.children.get(key)
@@ -127,9 +145,42 @@ class Flattener:
         self.version += 1
         return column.name
 
+    def _move_surplus(self, row: Row, overflow: dict[str, object]) -> None:
+        """Keep the first values, as many as a row of any warehouse holds."""
+        size = numbers = others = 0
+        for name, value in list(row.items()):
+            kind = self._columns.types.get(name, ColumnType.TEXT)
+            if kind in (ColumnType.BIGINT, ColumnType.DOUBLE):
+                size += 8
+                numbers += 1
+            else:
+                text = value if isinstance(value, str) else ""
+                size += min(len(text.encode()) + 1, _MOVED_OUT_BYTES)
+                others += 1
+            # Numbers are aligned to 8 bytes, at worst after each value that is none.
+            if size + 7 * min(numbers, others + 1) > _ROW_BYTES and name != "event_id":
+                del row[name]
+                is_json = kind is ColumnType.JSON
+                overflow[_free_name(name, overflow)] = (
+                    msgspec.Raw(str(value).encode()) if is_json else value
+                )
+
 
 EMPTY_JSON = "[]{}nul, "
 """Characters of arrays that hold nothing but nulls and empty containers."""
+
+
+def _free_name(name: str, overflow: dict[str, object]) -> str:
+    while name in overflow:
+        name += "__2"
+    return name
+
+
+def _is_too_deep(json_text: str) -> bool:
+    # Counting brackets is fast, and almost always enough to know.
+    if json_text.count("[") + json_text.count("{") <= MAX_TEXT_DEPTH:
+        return False
+    return nesting(json_text) > MAX_TEXT_DEPTH
 
 
 def _json_text(value: object) -> str:

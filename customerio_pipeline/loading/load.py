@@ -1,5 +1,6 @@
 """Loading an integration: one micro-batch after another, each in one transaction (design C4)."""
 
+import logging
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,8 +20,9 @@ from customerio_pipeline.landing.offsets import OffsetSet
 from customerio_pipeline.landing.reading import check_file, pending_files
 from customerio_pipeline.loading.columns import ColumnMap
 from customerio_pipeline.loading.engine import Source
+from customerio_pipeline.loading.names import SEPARATOR
 from customerio_pipeline.loading.staging import Staging
-from customerio_pipeline.loading.target import Batch, MergeCounts, SchemaState, Target
+from customerio_pipeline.loading.target import Batch, Column, SchemaState, Target
 
 MAX_BATCH_DELIVERIES = 250_000
 MAX_BATCH_BYTES = 160 * 1024 * 1024
@@ -28,6 +30,8 @@ MAX_BATCH_BYTES = 160 * 1024 * 1024
 four times over, and the next one is staged while one is merged."""
 
 POLL_SECONDS = 0.2
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -54,6 +58,12 @@ class LoadReport:
     received_from: datetime | None
     received_to: datetime | None
     new_columns: tuple[str, ...]
+    split_columns: tuple[str, ...]
+    """Columns that this batch made for values of another type than their key had so far."""
+
+    waiting: int
+    """Deliveries that are landed and still to be loaded."""
+
     seconds: float
 
     @property
@@ -123,14 +133,35 @@ class Loader:
             if batch is None:
                 self._settled = files
                 return None
-            self._stage_ahead(files, state.after(batch))
+            expected = state.after(batch)
+            self._stage_ahead(files, expected)
             try:
                 counts = self._target.merge(self.schema, batch)
             except BaseException:
                 self._forget()  # it has learned columns that the table does not have
                 raise
-        new_columns = tuple(sorted(batch.columns.keys() - state.table_columns.keys()))
-        return self._report(batch, counts, new_columns, time.monotonic() - started)
+        self._log_names(batch.mappings)
+        return LoadReport(
+            schema=self.schema,
+            load_id=batch.load_id,
+            batched_at=batch.batched_at,
+            files=batch.files,
+            deliveries=batch.deliveries,
+            events=batch.events,
+            inserted=counts.inserted,
+            duplicates=batch.absorbed + counts.updated + counts.stale,
+            updated=counts.updated,
+            rejected=batch.rejected.num_rows,
+            row_count=counts.row_count,
+            received_from=batch.received_from,
+            received_to=batch.received_to,
+            new_columns=tuple(sorted(batch.columns.keys() - state.table_columns.keys())),
+            split_columns=tuple(column.name for column in batch.mappings if column.is_split),
+            waiting=sum(
+                file.last - file.first + 1 for file in self._pending(files, expected.loaded)
+            ),
+            seconds=time.monotonic() - started,
+        )
 
     def close(self) -> None:
         """Release the engine; the target stays open."""
@@ -174,26 +205,19 @@ class Loader:
                 return batch
         return None
 
-    def _report(
-        self, batch: Batch, counts: MergeCounts, new_columns: tuple[str, ...], seconds: float
-    ) -> LoadReport:
-        return LoadReport(
-            schema=self.schema,
-            load_id=batch.load_id,
-            batched_at=batch.batched_at,
-            files=batch.files,
-            deliveries=batch.deliveries,
-            events=batch.events,
-            inserted=counts.inserted,
-            duplicates=batch.absorbed + counts.updated + counts.stale,
-            updated=counts.updated,
-            rejected=batch.rejected.num_rows,
-            row_count=counts.row_count,
-            received_from=batch.received_from,
-            received_to=batch.received_to,
-            new_columns=new_columns,
-            seconds=seconds,
-        )
+    def _log_names(self, mappings: Sequence[Column]) -> None:
+        """Say once of each new column whose name a reader of the JSON would not expect."""
+        for column in mappings:
+            path = SEPARATOR.join(column.path)
+            if column.is_split:
+                _log.warning(
+                    "%s.data: %s has values of another type now; they go to the new column %s.",
+                    self.schema,
+                    column.base_name,
+                    column.name,
+                )
+            elif column.name != path:
+                _log.info("%s.data: the key %s is the column %s.", self.schema, path, column.name)
 
     def _pending(
         self, files: list[LandingFile], loaded: Mapping[str, OffsetSet]

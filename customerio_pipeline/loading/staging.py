@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from customerio_pipeline.landing.reading import LandedDelivery, read_deliveries
-from customerio_pipeline.loading.bulk import BulkFlattener
+from customerio_pipeline.loading.bulk import ROW_ID, BulkFlattener
 from customerio_pipeline.loading.columns import OVERFLOW_COLUMN, SYSTEM_COLUMNS, ColumnMap
 from customerio_pipeline.loading.decoding import Rejected, read_events
 from customerio_pipeline.loading.engine import Engine, Source
@@ -162,8 +162,9 @@ class Staging:
         if not parts:
             return self._engine.deliveries()
         return self._engine.deliveries(
-            "WHERE rowid NOT IN (SELECT n FROM done) AND rowid NOT IN (SELECT n FROM superseded)",
-            done=pa.concat_tables([part.select(["n"]) for part in parts]),
+            f"WHERE rowid NOT IN (SELECT {ROW_ID} FROM done)"
+            " AND rowid NOT IN (SELECT n FROM superseded)",
+            done=pa.concat_tables([part.select([ROW_ID]) for part in parts]),
         )
 
     def _flatten_one_by_one(
@@ -192,7 +193,7 @@ class Staging:
     def _types(self, parts: Sequence[pa.Table], slow: Iterable[Row]) -> dict[str, ColumnType]:
         known = {**self.columns.types, OVERFLOW_COLUMN: ColumnType.JSON, **SYSTEM_COLUMNS}
         used = {*SYSTEM_COLUMNS, *(name for row in slow for name in row)}
-        used.update(name for part in parts for name in part.column_names if name != "n")
+        used.update(name for part in parts for name in part.column_names if name != ROW_ID)
         return {name: known[name] for name in sorted(used)}
 
 

@@ -52,6 +52,11 @@ class Column(NamedTuple):
     base_name: str
     """Name of the path's own column; `name` is that, or that with a type suffix."""
 
+    @property
+    def is_split(self) -> bool:
+        """Whether the values go to a sibling of the path's own column (stitch-loading 5.4)."""
+        return self.name != self.base_name
+
 
 class SchemaState(NamedTuple):
     """What a schema holds before a load."""

@@ -83,7 +83,11 @@ class _DrainRun:
         """Load until the drain ends or the integration is paused."""
         check_is_loading(self._settings, self._schema)
         loader = Loader(
-            self._schema, self._settings.landing, self._target, run_id=self._context.run.run_id
+            self._schema,
+            self._settings.landing,
+            self._target,
+            run_id=self._context.run.run_id,
+            max_columns=self._settings.max_columns,
         )
         if config.idle_seconds:
             # Somebody may be watching for the first event, and the run goes on after it.
@@ -92,6 +96,17 @@ class _DrainRun:
         try:
             for report in batches:
                 self._unreported.append(report)
+                if report.waiting:
+                    self._context.log.info(
+                        "Loaded %s events; %s deliveries are waiting.",
+                        report.events,
+                        report.waiting,
+                    )
+                for column in report.split_columns:
+                    self._context.log.warning(
+                        "A key has values of another type now: they go to the new column %s.",
+                        column,
+                    )
                 if time.monotonic() - self._reported_at >= _REPORT_SECONDS:
                     self._report()
                     check_is_loading(self._settings, self._schema)

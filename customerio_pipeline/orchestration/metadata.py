@@ -188,5 +188,7 @@ def _cell(value: object, max_width: int) -> str:
 
 
 def _new_columns(reports: Sequence[LoadReport]) -> Metadata:
-    names = list(dict.fromkeys(name for report in reports for name in report.new_columns))
-    return {"new_columns": ", ".join(names)} if names else {}
+    new = dict.fromkeys(name for report in reports for name in report.new_columns)
+    split = dict.fromkeys(name for report in reports for name in report.split_columns)
+    found = {"new_columns": new, "split_columns": split}
+    return {name: ", ".join(columns) for name, columns in found.items() if columns}
