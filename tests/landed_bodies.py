@@ -9,6 +9,7 @@ from customerio_pipeline.landing.delivery import LANDED_HEADERS, Delivery
 from customerio_pipeline.landing.files import LandingFile
 from customerio_pipeline.landing.writing import write_landing_file
 from customerio_pipeline.loading.load import Loader, LoadReport, drain
+from customerio_pipeline.loading.staging import DEFAULT_LAYOUT, Layout
 from customerio_pipeline.warehouse.duckdb_target import DuckDBTarget
 
 SCHEMA = "stitch_customerio"
@@ -18,11 +19,11 @@ RECEIVED_NS = 1_700_000_000_000_000_000
 class Warehouse:
     """A landing folder and a DuckDB file of a test's own."""
 
-    def __init__(self, folder: Path, *, max_columns: int = 1000) -> None:
+    def __init__(self, folder: Path, *, layout: Layout = DEFAULT_LAYOUT) -> None:
         self.landing = folder / "landing"
         self.file = folder / "warehouse" / "customerio.duckdb"
         self.target = DuckDBTarget(self.file, wait_seconds=20)
-        self.max_columns = max_columns
+        self.layout = layout
         self.next_offset: dict[str, int] = {}
 
     def land(
@@ -63,7 +64,7 @@ class Warehouse:
 
     def load(self) -> list[LoadReport]:
         """Load all that is pending with a fresh loader."""
-        loader = Loader(SCHEMA, self.landing, self.target, max_columns=self.max_columns)
+        loader = Loader(SCHEMA, self.landing, self.target, layout=self.layout)
         try:
             return list(drain(loader))
         finally:

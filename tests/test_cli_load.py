@@ -42,6 +42,16 @@ def landed(tmp_path: Path) -> Warehouse:
     return warehouse
 
 
+def test_arrays_have_tables_of_their_own_where_asked_for(run: Run, tmp_path: Path) -> None:
+    """The choice is made with the integration."""
+    created = run("integrations", "create", "Stitch Customerio", "--arrays", "subtables")
+    assert created.returncode == 0, created.stderr
+    Warehouse(tmp_path).land(b'{"event_id":"e1","tags":["a","b"]}')
+    assert run("load").returncode == 0
+    found = run("query", "SELECT value FROM stitch_customerio.data__tags ORDER BY 1", "--json")
+    assert json.loads(found.stdout) == [{"value": "a"}, {"value": "b"}]
+
+
 @pytest.mark.usefixtures("landed")
 def test_load_then_query_then_status(run: Run) -> None:
     """From landing to a table, a CSV and JSON; a second load has nothing to do."""

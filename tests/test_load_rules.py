@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from customerio_pipeline.loading import staging
+from customerio_pipeline.loading.staging import Layout
 from tests.landed_bodies import Warehouse
 
 
@@ -279,7 +280,7 @@ def test_declared_types_do_not_depend_on_the_first_event(warehouse: Warehouse) -
 
 def test_5_13_values_without_room_go_to_the_overflow(tmp_path: Path, warehouse: Warehouse) -> None:
     """Above the column limit nothing is rejected and nothing is lost."""
-    small = Warehouse(tmp_path / "small", max_columns=9)
+    small = Warehouse(tmp_path / "small", layout=Layout(max_columns=9))
     small.load_bodies(b'{"event_id":"e1","a":1,"b":2}', b'{"event_id":"e2","c":[1],"d":{"e":"x"}}')
     assert small.event("e1") == {"event_id": "e1", "a": 1, "b": 2}
     assert json.loads(str(small.event("e2")["_sdc_overflow"])) == {"c": [1], "d__e": "x"}

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import psycopg
 import pytest
+import sqlalchemy as sa
 
 from customerio_pipeline.errors import (
     IntegrationExistsError,
@@ -21,7 +22,7 @@ from customerio_pipeline.errors import (
     UnknownUrlError,
     UrlLimitError,
 )
-from customerio_pipeline.registry.records import IntegrationState, NewUrl
+from customerio_pipeline.registry.records import Arrays, IntegrationState, NewUrl
 from customerio_pipeline.registry.registry import Registry
 from customerio_pipeline.registry.tokens import hash_token, webhook_url
 from customerio_pipeline.settings import MAX_PUBLIC_URL_LENGTH
@@ -214,6 +215,20 @@ def test_generation_rises_with_every_change(registry: Registry) -> None:
     registry.delete(integration)
     note()
     assert seen == sorted(set(seen))
+
+
+def test_a_registry_of_an_earlier_release_is_upgraded(url: str, registry: Registry) -> None:
+    """Integrations and URLs stay; what is new has its default."""
+    registry.create("Shop")
+    engine = sa.create_engine(url.replace("postgresql://", "postgresql+psycopg://"))
+    with engine.begin() as connection:
+        connection.execute(sa.text("ALTER TABLE registry_integrations DROP COLUMN arrays"))
+        connection.execute(sa.text("UPDATE registry_state SET schema_version = 1"))
+    engine.dispose()
+    with closing(Registry.open(url)) as upgraded:
+        assert upgraded.find("Shop").arrays is Arrays.JSON
+        assert upgraded.create("Other", arrays=Arrays.SUBTABLES)[0].arrays is Arrays.SUBTABLES
+        assert len(upgraded.snapshot().live_urls) == 2
 
 
 def test_changes_show_in_other_connections(url: str, registry: Registry) -> None:

@@ -7,7 +7,7 @@ import click
 
 from customerio_pipeline.cli.output import print_json, print_table
 from customerio_pipeline.orchestration.reload import reload_definitions
-from customerio_pipeline.registry.records import Integration, NewUrl, WebhookUrl
+from customerio_pipeline.registry.records import Arrays, Integration, NewUrl, WebhookUrl
 from customerio_pipeline.registry.registry import Registry
 from customerio_pipeline.registry.tokens import webhook_url
 from customerio_pipeline.settings import Settings, load_settings
@@ -34,12 +34,23 @@ def integrations() -> None:
     is_flag=True,
     help="Take the schema of a deleted integration and continue its tables.",
 )
+@click.option(
+    "--arrays",
+    type=click.Choice([str(arrays) for arrays in Arrays]),
+    default=str(Arrays.JSON),
+    show_default=True,
+    help="Arrays of events: JSON text in a column of data, or tables of their own, as in Stitch.",
+)
 @json_option
-def create(name: str, schema: str | None, *, reuse_schema: bool, as_json: bool) -> None:
+def create(
+    name: str, schema: str | None, *, reuse_schema: bool, arrays: str, as_json: bool
+) -> None:
     """Create an integration and print its webhook URL, this once."""
     settings = load_settings()
     with closing(Registry.open(settings.registry)) as registry:
-        integration, new = registry.create(name, schema, reuse_schema=reuse_schema)
+        integration, new = registry.create(
+            name, schema, reuse_schema=reuse_schema, arrays=Arrays(arrays)
+        )
     is_told = reload_definitions(settings)
     if as_json:
         print_json(
@@ -200,6 +211,7 @@ def _as_dict(integration: Integration) -> dict[str, object]:
         "schema": integration.schema,
         "state": integration.state,
         "created_at": integration.created_at,
+        "arrays": integration.arrays,
     }
 
 

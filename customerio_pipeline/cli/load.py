@@ -20,7 +20,8 @@ from customerio_pipeline.errors import (
 )
 from customerio_pipeline.loading.load import Loader, LoadReport, drain
 from customerio_pipeline.loading.target import Target
-from customerio_pipeline.orchestration.integrations import check_is_loading
+from customerio_pipeline.orchestration.integrations import check_is_loading, layout_of
+from customerio_pipeline.registry.records import Integration, IntegrationState
 from customerio_pipeline.registry.registry import Registry
 from customerio_pipeline.settings import Settings, load_settings
 from customerio_pipeline.warehouse import open_warehouse
@@ -40,13 +41,12 @@ def load(name: str | None, wait: bool, as_json: bool) -> None:
     registry = Registry.open(settings.registry)
     try:
         if name is not None:
-            schemas = [registry.find(name).schema]
-            check_is_loading(settings, schemas[0])
+            chosen = [check_is_loading(settings, registry.find(name).schema)]
         else:
-            schemas = [
-                integration.schema
+            chosen = [
+                integration
                 for integration in registry.integrations()
-                if integration.state == "active"
+                if integration.state is IntegrationState.ACTIVE
             ]
     finally:
         registry.close()
@@ -54,9 +54,9 @@ def load(name: str | None, wait: bool, as_json: bool) -> None:
     failures: list[PipelineError] = []
     totals = []
     try:
-        for schema in schemas:
+        for integration in chosen:
             try:
-                totals.append(_load_schema(settings, target, schema, wait, quiet=as_json))
+                totals.append(_load(settings, target, integration, wait, quiet=as_json))
             except (WarehouseBusyError, WarehouseUnavailableError):
                 raise  # the others would wait for it in vain, too
             except PipelineError as error:
@@ -71,10 +71,12 @@ def load(name: str | None, wait: bool, as_json: bool) -> None:
         raise failures[-1]
 
 
-def _load_schema(
-    settings: Settings, target: Target, schema: str, wait: bool, *, quiet: bool
+def _load(
+    settings: Settings, target: Target, integration: Integration, wait: bool, *, quiet: bool
 ) -> dict[str, object]:
-    loader = Loader(schema, settings.landing, target, max_columns=settings.max_columns)
+    schema = integration.schema
+    layout = layout_of(settings, integration)
+    loader = Loader(schema, settings.landing, target, layout=layout)
     total: dict[str, int] = dict.fromkeys(
         ("files", "deliveries", "events", "inserted", "updated", "duplicates", "rejected"), 0
     )

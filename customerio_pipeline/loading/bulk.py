@@ -1,11 +1,11 @@
 """Flattening in bulk: judge the shapes of a batch, learn the new ones, extract the plain ones."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from customerio_pipeline.loading.decoding import Rejected, read_events
+from customerio_pipeline.loading.decoding import JsonObject, Rejected, read_events
 from customerio_pipeline.loading.engine import Engine, quoted
 from customerio_pipeline.loading.flattening import Flattener, Node
 from customerio_pipeline.loading.shapes import Paths, Shape, Types, extraction
@@ -46,9 +46,13 @@ class BulkFlattener:
     the earliest are learned from first.
     """
 
-    def __init__(self, engine: Engine, flattener: Flattener) -> None:
+    def __init__(
+        self, engine: Engine, flattener: Flattener, learn: Callable[[JsonObject], object]
+    ) -> None:
+        """Begin with what `flattener` knows; `learn` flattens an event with it."""
         self._engine = engine
         self._flattener = flattener
+        self._learn_from = learn
         self._verdicts: dict[ShapeKey, Types | None] = {}
         self._verdicts_version = -1
 
@@ -166,7 +170,7 @@ class BulkFlattener:
         for delivery in found:
             for event in read_events(delivery.body, delivery.content_encoding):
                 if not isinstance(event, Rejected):
-                    self._flattener.row(event)
+                    self._learn_from(event)
         return found[-1][:3] if found else ()
 
     def _supersede(self, parts: Sequence[int]) -> None:

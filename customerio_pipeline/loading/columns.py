@@ -4,11 +4,19 @@ A column keeps its name and first type; a value of another JSON type goes to a s
 suffix, so nothing is coerced and no event is refused (stitch-loading 0.1, 5.4-5.6).
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
+from typing import Self
 
 from customerio_pipeline.loading.declared import DECLARED_TYPES
 from customerio_pipeline.loading.names import full_name, unique_name
-from customerio_pipeline.loading.target import Column, ColumnType, Kind, SchemaState
+from customerio_pipeline.loading.target import (
+    DATA,
+    Column,
+    ColumnType,
+    Kind,
+    SchemaState,
+    TableColumns,
+)
 
 SYSTEM_COLUMNS: dict[str, ColumnType] = {
     "_sdc_batched_at": ColumnType.TIMESTAMP,
@@ -37,29 +45,55 @@ _EVENT_ID = Column("event_id", ColumnType.TEXT, ("event_id",), Kind.TEXT, "event
 
 
 class ColumnMap:
-    """The mapping of one schema; grows while events are flattened."""
+    """The mapping of one table; grows while events are flattened."""
 
-    def __init__(self, state: SchemaState, max_columns: int) -> None:
+    def __init__(  # noqa: PLR0913  what a table is
+        self,
+        columns: Iterable[Column],
+        table_columns: TableColumns,
+        max_columns: int,
+        *,
+        table: str = DATA,
+        path: tuple[str, ...] = (),
+        system: Mapping[str, ColumnType] = SYSTEM_COLUMNS,
+    ) -> None:
+        """Take over what is known of a table.
+
+        Args:
+            columns: its mapping so far.
+            table_columns: what the table has now.
+            max_columns: above this no column is added.
+            table: its name.
+            path: where its rows are in the event; ``()`` for `data`.
+            system: columns that every row has.
+        """
+        self.system = system
         self._max_columns = max_columns
-        self._table = state.table_columns
+        self._table = table_columns
+        self._table_name = table
+        self._path = path
         self._mapping: dict[tuple[tuple[str, ...], Kind], Column] = {}
         self._base_names: dict[tuple[str, ...], str] = {}
         self._types: dict[str, ColumnType] = {}
-        self._taken = {*SYSTEM_COLUMNS, OVERFLOW_COLUMN}
+        self._taken = {*system, OVERFLOW_COLUMN}
         self._new: list[Column] = []
-        self._remember(_EVENT_ID)
-        for column in state.columns:
+        for column in columns:
             self._remember(column)
+
+    @classmethod
+    def of_data(cls, state: SchemaState, max_columns: int) -> Self:
+        """Return the mapping of `data`."""
+        columns = [_EVENT_ID, *(column for column in state.columns if column.table == DATA)]
+        return cls(columns, state.table_columns, max_columns)
 
     def take_new(self) -> list[Column]:
         """Return the entries added since the last call."""
         new, self._new = self._new, []
         return new
 
-    def continues(self, state: SchemaState) -> bool:
-        """Take over the table as it is now; False when the mapping is no longer that of `state`."""
-        self._table = state.table_columns
-        return not self._new and {*state.columns, _EVENT_ID} == set(self._mapping.values())
+    def follow(self, table_columns: TableColumns) -> None:
+        """Take note of the columns that the table has now."""
+        self._table = table_columns
 
     @property
     def mappings(self) -> Collection[Column]:
@@ -86,17 +120,18 @@ class ColumnMap:
     def _decide(self, path: tuple[str, ...], kind: Kind) -> Column:
         base = self._base_names.get(path) or self._new_base_name(path)
         if kind is Kind.NUMBER:
-            return Column(base + _SUFFIXES[ColumnType.TEXT], ColumnType.TEXT, path, kind, base)
+            name = base + _SUFFIXES[ColumnType.TEXT]
+            return Column(name, ColumnType.TEXT, path, kind, base, self._table_name)
         wanted = ColumnType(kind.value)
         base_type = (
             self._types.get(base) or self._table.get(base) or DECLARED_TYPES.get(path) or wanted
         )
         name = base if base_type is wanted else base + _SUFFIXES[wanted]
-        return Column(name, wanted, path, kind, base)
+        return Column(name, wanted, path, kind, base, self._table_name)
 
     def _new_base_name(self, path: tuple[str, ...]) -> str:
         """Name the path; a column that somebody added by hand is used where its type fits."""
-        name = full_name(path)
+        name = full_name(path[len(self._path) :])
         candidate = unique_name(name, self._taken)
         by_hand = self._table.get(candidate)
         if by_hand is not None and by_hand is DECLARED_TYPES.get(path, by_hand):
@@ -110,4 +145,4 @@ class ColumnMap:
         self._taken |= {column.name.lower(), column.base_name.lower()}
 
     def _column_count(self) -> int:
-        return len(SYSTEM_COLUMNS | self._types)
+        return len({*self.system, *self._types})

@@ -4,7 +4,7 @@ Sources: customerio-webhooks 1.2 to 1.8. Ids of persons are text although they l
 (leading zeros); numeric ids are bigint although the legacy format sends them as text.
 """
 
-from customerio_pipeline.loading.target import ColumnType
+from customerio_pipeline.loading.target import ELEMENT, ColumnType
 
 _TOP: dict[ColumnType, str] = {
     ColumnType.TEXT: (
@@ -36,5 +36,10 @@ DECLARED_TYPES: dict[tuple[str, ...], ColumnType] = {
     ("event_id",): ColumnType.TEXT,
     **{(name,): kind for kind, names in _TOP.items() for name in names.split()},
     **{("data", *name.split(".")): kind for kind, names in _DATA.items() for name in names.split()},
+    # Elements of the one documented array, where it has a table of its own.
+    **{
+        ("data", "recipients", ELEMENT, name): ColumnType.TEXT
+        for name in ("device_id", "device_platform", "failure_message")
+    },
 }
 """Path of JSON keys -> column type."""

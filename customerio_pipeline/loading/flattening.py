@@ -6,6 +6,7 @@ same tree tells the bulk path which keys and types it may take without looking
 (`customerio_pipeline.loading.shapes`).
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -22,6 +23,9 @@ from customerio_pipeline.loading.names import full_name
 from customerio_pipeline.loading.target import ColumnType, Kind
 
 Row = dict[str, object]
+
+Explode = Callable[[tuple[str, ...], object], bool]
+"""Takes the path and the value of an array; False when it is to stay in the row."""
 
 MAX_SURELY_FITTING = 200
 """Values of an event that fit into a row of any warehouse, whatever they are."""
@@ -65,8 +69,9 @@ class Node:
 class Flattener:
     """Flattens events and remembers what it learned of their keys."""
 
-    def __init__(self, columns: ColumnMap) -> None:
-        self.root = Node(())
+    def __init__(self, columns: ColumnMap, path: tuple[str, ...] = ()) -> None:
+        """Begin with what `columns` knows; `path` is where the table's rows are in the event."""
+        self.root = Node(path)
         self.version = 0
         """Rises whenever the tree learns something."""
 
@@ -74,25 +79,33 @@ class Flattener:
         self._keys = 0
         for column in columns.mappings:
             node = self.root
-            for key in column.path:
+            for key in column.path[len(path) :]:
                 node.is_object = True
                 node = self._child(node, key)
             node.columns[_TYPES[column.kind]] = column.name
         self.root.is_object = True
 
-    def row(self, event: dict[str, object]) -> Row:
-        """Return the row of an event: column name to value; nulls are left out."""
+    def row(self, event: dict[str, object], explode: Explode | None = None) -> Row:
+        """Return the row of an event: column name to value; nulls are left out.
+
+        With `explode` it is offered each array, which becomes JSON text where it declines.
+        """
         row: Row = {}
         overflow: dict[str, object] = {}
-        self._flatten(event, self.root, row, overflow)
+        self._flatten(event, self.root, row, overflow, explode)
         if len(row) > MAX_SURELY_FITTING:
             self._move_surplus(row, overflow)
         if overflow:
             row[OVERFLOW_COLUMN] = _json_text(overflow)
         return row
 
-    def _flatten(  # noqa: C901  the hot loop: calls would cost more than they explain
-        self, value: dict[str, Any], node: Node, row: Row, overflow: dict[str, object]
+    def _flatten(  # noqa: C901, PLR0912  the hot loop: calls cost more than they explain
+        self,
+        value: dict[str, Any],
+        node: Node,
+        row: Row,
+        overflow: dict[str, object],
+        explode: Explode | None,
     ) -> None:
         children = node.children
         for key, item in value.items():
@@ -105,9 +118,15 @@ class Flattener:
                     if not child.is_object:
                         child.is_object = True
                         self.version += 1
-                    self._flatten(item, child, row, overflow)
+                    self._flatten(item, child, row, overflow, explode)
                     continue
                 kind = list
+            elif (
+                explode is not None
+                and (kind is list or kind is JsonText)
+                and explode(child.path, item)
+            ):
+                continue
             if kind is int:
                 if not _MIN_BIGINT <= item <= _MAX_BIGINT:
                     kind, item = NumberText, str(item)  # noqa: PLW2901
@@ -124,7 +143,8 @@ class Flattener:
                 row[name] = item
             else:
                 is_json = kind in (list, JsonText, NumberText)
-                name = _free_name(full_name(child.path), overflow)
+                path = child.path[len(self.root.path) :]
+                name = _free_name(full_name(path), overflow)
                 overflow[name] = msgspec.Raw(item.encode()) if is_json else item
 
     def _child(self, node: Node, key: str) -> Node:

@@ -18,10 +18,9 @@ from customerio_pipeline.landing.files import LandingFile
 from customerio_pipeline.landing.listing import LandingListing
 from customerio_pipeline.landing.offsets import OffsetSet
 from customerio_pipeline.landing.reading import check_file, pending_files
-from customerio_pipeline.loading.columns import ColumnMap
 from customerio_pipeline.loading.engine import Source
 from customerio_pipeline.loading.names import SEPARATOR
-from customerio_pipeline.loading.staging import Staging
+from customerio_pipeline.loading.staging import DEFAULT_LAYOUT, Layout, Staging
 from customerio_pipeline.loading.target import Batch, Column, SchemaState, Target
 
 MAX_BATCH_DELIVERIES = 250_000
@@ -98,8 +97,8 @@ class Loader:
         landing: Path,
         target: Target,
         *,
+        layout: Layout = DEFAULT_LAYOUT,
         run_id: str | None = None,
-        max_columns: int = 1000,
     ) -> None:
         self.schema = schema
         self.damaged: dict[LandingFile, LandingError] = {}
@@ -107,7 +106,7 @@ class Loader:
         self._listing = LandingListing(landing, schema)
         self._target = target
         self._run_id = run_id
-        self._max_columns = max_columns
+        self._layout = layout
         self._settled: list[LandingFile] = []
         self._staging: Staging | None = None
         self._ahead: _Ahead | None = None
@@ -208,16 +207,17 @@ class Loader:
     def _log_names(self, mappings: Sequence[Column]) -> None:
         """Say once of each new column whose name a reader of the JSON would not expect."""
         for column in mappings:
-            path = SEPARATOR.join(column.path)
+            table = f"{self.schema}.{column.table}"
+            path = SEPARATOR.join(column.path_in_table)
             if column.is_split:
                 _log.warning(
-                    "%s.data: %s has values of another type now; they go to the new column %s.",
-                    self.schema,
+                    "%s: %s has values of another type now; they go to the new column %s.",
+                    table,
                     column.base_name,
                     column.name,
                 )
-            elif column.name != path:
-                _log.info("%s.data: the key %s is the column %s.", self.schema, path, column.name)
+            elif path and column.name != path:
+                _log.info("%s: the key %s is the column %s.", table, path, column.name)
 
     def _pending(
         self, files: list[LandingFile], loaded: Mapping[str, OffsetSet]
@@ -273,17 +273,17 @@ class Loader:
             load_id=uuid4().hex,
             batched_at=batched_at,
             run_id=self._run_id,
-            mappings=staging.columns.take_new(),
+            mappings=staging.take_new(),
             loaded={writer: list(intervals) for writer, intervals in offsets.items()},
             files=len(files),
             **staged._asdict(),
         )
 
     def _warm_staging(self, state: SchemaState) -> Staging:
-        if self._staging is None or not self._staging.columns.continues(state):
+        if self._staging is None or not self._staging.continues(state):
             if self._staging is not None:
                 self._staging.close()
-            self._staging = Staging(ColumnMap(state, self._max_columns))
+            self._staging = Staging(state, self._layout)
         return self._staging
 
 

@@ -5,6 +5,7 @@ small batches, are flattened one by one. Both ways give the same rows.
 """
 
 import logging
+from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
@@ -16,10 +17,17 @@ import pyarrow.compute as pc
 from customerio_pipeline.landing.reading import LandedDelivery, read_deliveries
 from customerio_pipeline.loading.bulk import ROW_ID, BulkFlattener
 from customerio_pipeline.loading.columns import OVERFLOW_COLUMN, SYSTEM_COLUMNS, ColumnMap
-from customerio_pipeline.loading.decoding import Rejected, read_events
+from customerio_pipeline.loading.decoding import JsonObject, Rejected, read_events
 from customerio_pipeline.loading.engine import Engine, Source
 from customerio_pipeline.loading.flattening import Flattener, Row
-from customerio_pipeline.loading.target import ColumnType
+from customerio_pipeline.loading.subtables import ArrayTable, Element, Subtables
+from customerio_pipeline.loading.target import (
+    SOURCE_KEY,
+    Column,
+    ColumnType,
+    SchemaState,
+    Subtable,
+)
 
 TABLE_VERSION = 0
 """``_sdc_table_version`` of every row: webhook tables are never reset (stitch-loading 1.6)."""
@@ -55,6 +63,19 @@ REJECTED_COLUMNS = {
 _log = logging.getLogger(__name__)
 
 
+class Layout(NamedTuple):
+    """How the tables of an integration are laid out."""
+
+    max_columns: int = 1000
+    """Columns of a table above which values without one go to `_sdc_overflow`."""
+
+    subtables: bool = False
+    """Whether arrays have tables of their own; otherwise they are JSON text."""
+
+
+DEFAULT_LAYOUT = Layout()
+
+
 class Staged(NamedTuple):
     """What the deliveries of a batch came to."""
 
@@ -64,6 +85,7 @@ class Staged(NamedTuple):
     rows: pa.Table
     """One row per event_id."""
 
+    subtables: Sequence[Subtable]
     rejected: pa.Table
     deliveries: int
     events: int
@@ -78,6 +100,9 @@ class _OneByOne(NamedTuple):
     rows: dict[object, Row]
     """By event_id."""
 
+    elements: dict[object, list[Element]]
+    """Rows of subtables, by event_id."""
+
     rejected: list[tuple[object, ...]]
     events: int
 
@@ -85,11 +110,31 @@ class _OneByOne(NamedTuple):
 class Staging:
     """Stages batches of one integration; what it learned of the events' keys stays warm."""
 
-    def __init__(self, columns: ColumnMap) -> None:
-        self.columns = columns
-        self._flattener = Flattener(columns)
+    def __init__(self, state: SchemaState, layout: Layout = DEFAULT_LAYOUT) -> None:
+        """Begin with what a schema holds."""
+        self._columns = ColumnMap.of_data(state, layout.max_columns)
+        self._subtables = Subtables(state, layout.max_columns) if layout.subtables else None
+        self._flattener = Flattener(self._columns)
         self._engine = Engine()
-        self._bulk = BulkFlattener(self._engine, self._flattener)
+        self._bulk = BulkFlattener(
+            self._engine, self._flattener, lambda event: self._flatten(event, [])
+        )
+        self._known = set(state.columns)
+
+    def continues(self, state: SchemaState) -> bool:
+        """Take over the tables as they are now; False when the mapping is another one."""
+        self._columns.follow(state.table_columns)
+        if self._subtables is not None:
+            self._subtables.follow(state.subtables)
+        return set(state.columns) == self._known
+
+    def take_new(self) -> list[Column]:
+        """Return the entries of the mapping added since the last call."""
+        new = self._columns.take_new()
+        if self._subtables is not None:
+            new += self._subtables.take_new()
+        self._known.update(new)
+        return new
 
     def close(self) -> None:
         """Release the engine."""
@@ -140,6 +185,7 @@ class Staging:
         return Staged(
             columns=types,
             rows=rows,
+            subtables=_subtables(slow, batched_at),
             rejected=_table(rejected, REJECTED_COLUMNS),
             deliveries=deliveries,
             events=events,
@@ -171,6 +217,7 @@ class Staging:
         self, deliveries: Sequence[LandedDelivery], batched_at: datetime
     ) -> _OneByOne:
         latest: dict[object, Row] = {}
+        elements: dict[object, list[Element]] = {}
         rejected: list[tuple[object, ...]] = []
         events = 0
         # In the order in which later ones win (design C5).
@@ -182,19 +229,49 @@ class Staging:
                         (*event, "data", batched_at, sequence, received_us, writer, offset)
                     )
                     continue
-                row = self._flattener.row(event)
+                event_id = event["event_id"]
+                elements[event_id] = []
+                row = self._flatten(event, elements[event_id])
                 row["_sdc_received_at"] = received_us
                 row["_sdc_sequence"] = sequence
                 row["_sdc_writer"] = writer
                 row["_sdc_offset"] = offset
-                latest[row["event_id"]] = row
-        return _OneByOne(latest, rejected, events)
+                latest[event_id] = row
+        return _OneByOne(latest, elements, rejected, events)
+
+    def _flatten(self, event: JsonObject, elements: list[Element]) -> Row:
+        """Return the row of an event; add those of its arrays to `elements`."""
+        subtables = self._subtables
+        if subtables is None:
+            return self._flattener.row(event)
+        return self._flattener.row(
+            event, lambda path, array: subtables.explode(path, array, elements)
+        )
 
     def _types(self, parts: Sequence[pa.Table], slow: Iterable[Row]) -> dict[str, ColumnType]:
-        known = {**self.columns.types, OVERFLOW_COLUMN: ColumnType.JSON, **SYSTEM_COLUMNS}
+        known = {**self._columns.types, OVERFLOW_COLUMN: ColumnType.JSON, **SYSTEM_COLUMNS}
         used = {*SYSTEM_COLUMNS, *(name for row in slow for name in row)}
         used.update(name for part in parts for name in part.column_names if name != ROW_ID)
         return {name: known[name] for name in sorted(used)}
+
+
+def _subtables(slow: _OneByOne, batched_at: datetime) -> list[Subtable]:
+    """Return the elements of the arrays of `slow.rows`, by table."""
+    rows: defaultdict[ArrayTable, list[Row]] = defaultdict(list)
+    for event_id, parent in slow.rows.items():
+        for table, row in slow.elements[event_id]:
+            row[SOURCE_KEY] = event_id
+            row["_sdc_received_at"] = parent["_sdc_received_at"]
+            row["_sdc_sequence"] = parent["_sdc_sequence"]
+            rows[table].append(row)
+    found = []
+    for table, elements in rows.items():
+        used = {*table.columns.system, *(name for row in elements for name in row)}
+        types = {name: kind for name, kind in table.types.items() if name in used}
+        types = dict(sorted(types.items()))
+        columns = _table(_columns(elements, types, batched_at), types)
+        found.append(Subtable(table.name, types, table.key, columns))
+    return found
 
 
 def _keep_latest(parts: Sequence[pa.Table], slow: dict[object, Row]) -> list[pa.Table]:

@@ -8,11 +8,24 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime
 from enum import StrEnum
+from types import MappingProxyType
 from typing import NamedTuple, Protocol
 
 import pyarrow as pa
 
 from customerio_pipeline.landing.offsets import Interval, OffsetSet
+
+DATA = "data"
+"""The table of events."""
+
+SOURCE_KEY = "_sdc_source_key_event_id"
+"""Column of a subtable that holds the event's key (stitch-loading 1.3)."""
+
+ELEMENT = "[]"
+"""Stands for the elements of an array in the path of a subtable's column."""
+
+TableColumns = Mapping[str, "ColumnType | None"]
+"""Columns that a table has now; None for a type that loading never makes."""
 
 
 class ColumnType(StrEnum):
@@ -46,11 +59,19 @@ class Column(NamedTuple):
     name: str
     type: ColumnType
     path: tuple[str, ...]
-    """The JSON keys from the top of the event."""
+    """The JSON keys from the top of the event; `ELEMENT` stands for an array's elements."""
 
     kind: Kind
     base_name: str
     """Name of the path's own column; `name` is that, or that with a type suffix."""
+
+    table: str = DATA
+
+    @property
+    def path_in_table(self) -> tuple[str, ...]:
+        """The keys from where the table's rows are in the event."""
+        elements = [at for at, key in enumerate(self.path) if key == ELEMENT]
+        return self.path[elements[-1] + 1 :] if elements and self.table != DATA else self.path
 
     @property
     def is_split(self) -> bool:
@@ -67,8 +88,11 @@ class SchemaState(NamedTuple):
     columns: Sequence[Column]
     """The mapping so far."""
 
-    table_columns: Mapping[str, ColumnType | None]
-    """Columns that `data` has now; None for a type that loading never makes."""
+    table_columns: TableColumns
+    """Columns of `data`."""
+
+    subtables: Mapping[str, TableColumns] = MappingProxyType({})
+    """Columns of each subtable (stitch-loading 4.2)."""
 
     def after(self, batch: "Batch") -> "SchemaState":
         """Return what the schema holds once `batch` is merged."""
@@ -81,6 +105,13 @@ class SchemaState(NamedTuple):
             loaded,
             [*self.columns, *batch.mappings],
             {**batch.columns, **self.table_columns},
+            {
+                **self.subtables,
+                **{
+                    table.name: {**table.columns, **self.subtables.get(table.name, {})}
+                    for table in batch.subtables
+                },
+            },
         )
 
     def holds_as_much_as(self, other: "SchemaState") -> bool:
@@ -89,7 +120,22 @@ class SchemaState(NamedTuple):
             self.loaded == other.loaded
             and set(self.columns) == set(other.columns)
             and self.table_columns.keys() == other.table_columns.keys()
+            and self.subtables == other.subtables
         )
+
+
+class Subtable(NamedTuple):
+    """Rows of one array's table in a batch (stitch-loading 4.2 to 4.5)."""
+
+    name: str
+    columns: Mapping[str, ColumnType]
+    """Every column of `rows`, in byte order."""
+
+    key: tuple[str, ...]
+    """Columns of the primary key, in byte order."""
+
+    rows: pa.Table
+    """Elements of the arrays of the batch's events."""
 
 
 class Batch(NamedTuple):
@@ -108,6 +154,10 @@ class Batch(NamedTuple):
 
     rows: pa.Table
     """One row per event_id."""
+
+    subtables: Sequence[Subtable]
+    """Where arrays have tables of their own: elements that belong to `rows`. Those of earlier
+    versions of these events are to be removed, from every subtable (stitch-loading 0.1)."""
 
     rejected: pa.Table
     """Rows for `_sdc_rejected`."""

@@ -11,7 +11,7 @@ from customerio_pipeline.errors import PipelineError
 from customerio_pipeline.loading.load import Loader, LoadReport, drain
 from customerio_pipeline.loading.target import Target
 from customerio_pipeline.orchestration.checks import landed_offsets_gapless
-from customerio_pipeline.orchestration.integrations import check_is_loading
+from customerio_pipeline.orchestration.integrations import check_is_loading, layout_of
 from customerio_pipeline.orchestration.keys import data_key, rejected_key
 from customerio_pipeline.orchestration.metadata import (
     Metadata,
@@ -81,13 +81,13 @@ class _DrainRun:
 
     def load(self, config: DrainConfig) -> None:
         """Load until the drain ends or the integration is paused."""
-        check_is_loading(self._settings, self._schema)
+        integration = check_is_loading(self._settings, self._schema)
         loader = Loader(
             self._schema,
             self._settings.landing,
             self._target,
+            layout=layout_of(self._settings, integration),
             run_id=self._context.run.run_id,
-            max_columns=self._settings.max_columns,
         )
         if config.idle_seconds:
             # Somebody may be watching for the first event, and the run goes on after it.

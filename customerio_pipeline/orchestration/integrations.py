@@ -4,7 +4,8 @@ from contextlib import closing
 from pathlib import Path
 
 from customerio_pipeline.errors import PipelineError, UnknownIntegrationError
-from customerio_pipeline.registry.records import Integration, IntegrationState
+from customerio_pipeline.loading.staging import Layout
+from customerio_pipeline.registry.records import Arrays, Integration, IntegrationState
 from customerio_pipeline.registry.registry import Registry
 from customerio_pipeline.settings import Settings
 
@@ -28,8 +29,10 @@ def known_integrations(settings: Settings) -> list[Integration]:
         return registry.integrations()
 
 
-def check_is_loading(settings: Settings, schema: str) -> None:
+def check_is_loading(settings: Settings, schema: str) -> Integration:
     """Ask the registry as it is now: definitions are older, and pausing takes effect at once.
+
+    Returns the integration.
 
     Raises:
         NotLoadingError: the integration is paused or deleted.
@@ -47,3 +50,9 @@ def check_is_loading(settings: Settings, schema: str) -> None:
             f'"{integration.name}" is paused: what arrives is landed; load it after'
             f" `customerio-pipeline integrations resume {schema}`."
         )
+    return integration
+
+
+def layout_of(settings: Settings, integration: Integration) -> Layout:
+    """Return how the tables of an integration are laid out."""
+    return Layout(settings.max_columns, subtables=integration.arrays is Arrays.SUBTABLES)

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from sqlalchemy.exc import ArgumentError, DBAPIError
 
 from customerio_pipeline.errors import RegistryUnavailableError
-from customerio_pipeline.registry.tables import SCHEMA_VERSION, metadata, registry_state
+from customerio_pipeline.registry.tables import SCHEMA_VERSION, UPGRADES, metadata, registry_state
 
 # How long a statement waits for another process's transaction, and a connection for its server.
 _WAIT_SECONDS = 5
@@ -156,23 +156,30 @@ def _use_write_ahead_log(connection: sqlite3.Connection) -> None:
 
 def _prepare_tables(database: Database) -> None:
     version = _stored_version(database)
-    if version is None:
+    if version is None or version < SCHEMA_VERSION:
         with database.changing() as connection:
             if connection.dialect.name == "postgresql":
                 connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_POSTGRES_LOCK)))
             metadata.create_all(connection)
-            if connection.scalar(sa.select(registry_state.c.schema_version)) is None:
-                connection.execute(
-                    registry_state.insert().values(
-                        id=1, schema_version=SCHEMA_VERSION, generation=0
-                    )
-                )
+            _upgrade(connection, connection.scalar(sa.select(registry_state.c.schema_version)))
         version = _stored_version(database)
     if version != SCHEMA_VERSION:
         raise RegistryUnavailableError(
             f"The registry's tables have version {version} and this release knows version "
             f"{SCHEMA_VERSION}: upgrade customerio-pipeline."
         )
+
+
+def _upgrade(connection: sa.Connection, version: int | None) -> None:
+    """Bring tables of `version` up to date; None: they were made just now."""
+    if version is None:
+        connection.execute(
+            registry_state.insert().values(id=1, schema_version=SCHEMA_VERSION, generation=0)
+        )
+        return
+    for newer in range(version + 1, SCHEMA_VERSION + 1):
+        connection.execute(sa.text(UPGRADES[newer]))
+        connection.execute(registry_state.update().values(schema_version=newer))
 
 
 def _stored_version(database: Database) -> int | None:

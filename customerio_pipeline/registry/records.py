@@ -13,6 +13,16 @@ class IntegrationState(StrEnum):
     DELETED = "deleted"
 
 
+class Arrays(StrEnum):
+    """Where arrays of events go (stitch-loading 0.1)."""
+
+    JSON = "json"
+    """Into a column of `data`, as JSON text."""
+
+    SUBTABLES = "subtables"
+    """Into tables of their own, as Stitch lays them out in PostgreSQL."""
+
+
 class Integration(NamedTuple):
     """A source of events, with a schema of its own in the warehouse."""
 
@@ -25,6 +35,8 @@ class Integration(NamedTuple):
 
     state: IntegrationState
     created_at: datetime
+    arrays: Arrays = Arrays.JSON
+    """Never changes."""
 
 
 class WebhookUrl(NamedTuple):

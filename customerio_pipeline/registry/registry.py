@@ -9,6 +9,7 @@ from customerio_pipeline.errors import RegistryError, UnknownIntegrationError, U
 from customerio_pipeline.registry.database import Database
 from customerio_pipeline.registry.display_names import check_name, name_key
 from customerio_pipeline.registry.records import (
+    Arrays,
     Integration,
     IntegrationState,
     LiveUrl,
@@ -70,7 +71,12 @@ class Registry:
         self._database.close()
 
     def create(
-        self, name: str, schema: str | None = None, *, reuse_schema: bool = False
+        self,
+        name: str,
+        schema: str | None = None,
+        *,
+        reuse_schema: bool = False,
+        arrays: Arrays = Arrays.JSON,
     ) -> tuple[Integration, NewUrl]:
         """Create an integration and its first URL; the token is never to be had again.
 
@@ -78,6 +84,7 @@ class Registry:
             name: display name.
             schema: derived from the name when None (stitch-loading 2.1).
             reuse_schema: take the schema of a deleted integration, whose tables are continued.
+            arrays: where the arrays of events go.
 
         Raises:
             IntegrationExistsError: the name or schema is taken.
@@ -95,6 +102,7 @@ class Registry:
                 schema=schema,
                 state=IntegrationState.ACTIVE,
                 created_at=datetime.now(UTC),
+                arrays=arrays,
             )
             created = connection.execute(statement.returning(*INTEGRATION.selected_columns))
             integration = to_integration(created.one())

@@ -10,7 +10,7 @@ from customerio_pipeline.errors import (
     UrlLimitError,
 )
 from customerio_pipeline.registry.display_names import name_key
-from customerio_pipeline.registry.records import Integration, IntegrationState, NewUrl
+from customerio_pipeline.registry.records import Arrays, Integration, IntegrationState, NewUrl
 from customerio_pipeline.registry.tables import integrations, registry_state, webhook_urls
 from customerio_pipeline.registry.tokens import hash_token, new_token, new_url_id
 
@@ -24,6 +24,7 @@ INTEGRATION = sa.select(
     integrations.c.schema,
     integrations.c.state,
     integrations.c.created_at,
+    integrations.c.arrays,
 )
 
 
@@ -32,10 +33,10 @@ def begin_change(connection: sa.Connection) -> None:
     connection.execute(registry_state.update().values(generation=registry_state.c.generation + 1))
 
 
-def to_integration(row: sa.Row[tuple[int, str, str, str, datetime]]) -> Integration:
+def to_integration(row: sa.Row[tuple[int, str, str, str, datetime, str]]) -> Integration:
     """Make an integration of a row of `INTEGRATION`."""
-    key, name, schema, state, created_at = row
-    return Integration(key, name, schema, IntegrationState(state), created_at)
+    key, name, schema, state, created_at, arrays = row
+    return Integration(key, name, schema, IntegrationState(state), created_at, Arrays(arrays))
 
 
 def find_by_id(connection: sa.Connection, key: int) -> Integration:

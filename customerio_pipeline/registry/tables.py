@@ -6,7 +6,12 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Dialect
 
 # Of the layout below; a registry with a greater one was made by a newer release.
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+
+# What makes a registry of the version before it one of this version.
+UPGRADES = {
+    2: "ALTER TABLE registry_integrations ADD COLUMN arrays TEXT DEFAULT 'json' NOT NULL",
+}
 
 metadata = sa.MetaData()
 
@@ -54,6 +59,7 @@ integrations = sa.Table(
     sa.Column("state", sa.Text, nullable=False),
     sa.Column("created_at", _UtcTime, nullable=False),
     sa.Column("deleted_at", _UtcTime),
+    sa.Column("arrays", sa.Text, nullable=False, server_default="json"),
     sa.CheckConstraint("state IN ('active', 'paused', 'deleted')"),
 )
 

@@ -9,13 +9,15 @@ import pyarrow as pa
 from customerio_pipeline.errors import WarehouseError
 from customerio_pipeline.landing.offsets import OffsetSet
 from customerio_pipeline.loading.names import full_name
-from customerio_pipeline.loading.target import Batch, ColumnType, MergeCounts
+from customerio_pipeline.loading.target import DATA, SOURCE_KEY, Batch, ColumnType, MergeCounts
+from customerio_pipeline.warehouse.duckdb_file import CATALOG
 from customerio_pipeline.warehouse.duckdb_tables import (
     COLUMN_TYPES,
     KEY,
     KEY_EXPRESSION,
     create_schema,
     evolve_data,
+    evolve_subtable,
     join_path,
     qualified,
     quoted,
@@ -37,8 +39,9 @@ def merge(connection: duckdb.DuckDBPyConnection, schema: str, batch: Batch) -> M
     try:
         create_schema(connection, schema)
         _advance_watermarks(connection, schema, batch)
-        evolve_data(connection, schema, dict(batch.columns))
+        evolve_data(connection, schema, batch.columns)
         counts = _merge_rows(connection, schema)
+        _merge_subtables(connection, schema, batch, counts)
         _insert_metadata(connection, schema, batch, counts)
         connection.execute("COMMIT")
     except BaseException:
@@ -116,6 +119,36 @@ def _merge_rows(connection: duckdb.DuckDBPyConnection, schema: str) -> MergeCoun
     )
 
 
+def _merge_subtables(
+    connection: duckdb.DuckDBPyConnection, schema: str, batch: Batch, counts: MergeCounts
+) -> None:
+    """Put the elements of the rows just written in the place of those of earlier versions."""
+    if counts.updated:
+        for (name,) in connection.execute(
+            f"SELECT DISTINCT table_name FROM {qualified(schema, '_sdc_columns')}"
+            " WHERE table_name <> ? AND table_name IN (SELECT table_name FROM duckdb_tables()"
+            "  WHERE database_name = ? AND schema_name = ?)",
+            [DATA, CATALOG, schema],
+        ).fetchall():
+            connection.execute(
+                f"DELETE FROM {qualified(schema, name)} WHERE {SOURCE_KEY} IN"
+                " (SELECT event_id FROM hits WHERE is_newer)"
+            )
+    for subtable in batch.subtables:
+        evolve_subtable(connection, schema, subtable)
+        selected = ", ".join(
+            f"CAST({quoted(name)} AS {COLUMN_TYPES[kind]}) AS {quoted(name)}"
+            for name, kind in subtable.columns.items()
+        )
+        _from_arrow(
+            connection,
+            f"INSERT INTO {qualified(schema, subtable.name)} BY NAME SELECT {selected}"
+            f" FROM arrow_rows WHERE {SOURCE_KEY} NOT IN"
+            "  (SELECT event_id FROM hits WHERE NOT is_newer)",
+            subtable.rows,
+        )
+
+
 def _insert_metadata(
     connection: duckdb.DuckDBPyConnection, schema: str, batch: Batch, counts: MergeCounts
 ) -> None:
@@ -127,15 +160,16 @@ def _insert_metadata(
         )
     if batch.mappings:
         connection.executemany(
-            f"INSERT INTO {qualified(schema, '_sdc_columns')} VALUES (?, ?, ?, ?, ?, ?, ?)",
+            f"INSERT INTO {qualified(schema, '_sdc_columns')} VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
             [
                 [
+                    column.table,
                     column.name,
                     str(column.type),
                     join_path(column.path),
                     str(column.kind),
                     column.base_name,
-                    full_name(column.path),
+                    full_name(column.path_in_table),
                     batch.batched_at,
                 ]
                 for column in batch.mappings

@@ -1,10 +1,11 @@
 """Tables of an integration in DuckDB: names, types and how they come to be."""
 
 import json
+from collections.abc import Collection, Mapping
 
 import duckdb
 
-from customerio_pipeline.loading.target import ColumnType
+from customerio_pipeline.loading.target import DATA, ColumnType, Subtable
 from customerio_pipeline.warehouse.duckdb_file import ALIAS, CATALOG
 
 COLUMN_TYPES = {
@@ -34,8 +35,8 @@ _METADATA_TABLES = {
     ),
     "_sdc_watermarks": "writer VARCHAR, first_offset BIGINT, next_offset BIGINT",
     "_sdc_columns": (
-        "name VARCHAR, type VARCHAR, path VARCHAR, kind VARCHAR, base_name VARCHAR,"
-        " full_name VARCHAR, added_at TIMESTAMPTZ"
+        "table_name VARCHAR, name VARCHAR, type VARCHAR, path VARCHAR, kind VARCHAR,"
+        " base_name VARCHAR, full_name VARCHAR, added_at TIMESTAMPTZ"
     ),
 }
 
@@ -68,28 +69,43 @@ def create_schema(connection: duckdb.DuckDBPyConnection, schema: str) -> None:
 
 
 def evolve_data(
-    connection: duckdb.DuckDBPyConnection, schema: str, columns: dict[str, ColumnType]
+    connection: duckdb.DuckDBPyConnection, schema: str, columns: Mapping[str, ColumnType]
 ) -> None:
     """Create `data`, or add the columns that it lacks at its end, in the order given."""
+    definitions = {name: COLUMN_TYPES[kind] for name, kind in columns.items()}
+    _evolve(connection, schema, DATA, {**definitions, KEY: "UBIGINT"}, ("event_id",))
+
+
+def evolve_subtable(connection: duckdb.DuckDBPyConnection, schema: str, subtable: Subtable) -> None:
+    """Create a subtable, or add the columns that it lacks at its end, in the order given."""
+    definitions = {name: COLUMN_TYPES[kind] for name, kind in subtable.columns.items()}
+    _evolve(connection, schema, subtable.name, definitions, subtable.key)
+
+
+def _evolve(
+    connection: duckdb.DuckDBPyConnection,
+    schema: str,
+    table: str,
+    definitions: Mapping[str, str],
+    not_null: Collection[str],
+) -> None:
     existing = {
         row[0]
         for row in connection.execute(
             "SELECT column_name FROM duckdb_columns() WHERE database_name = ?"
-            " AND schema_name = ? AND table_name = 'data'",
-            [CATALOG, schema],
+            " AND schema_name = ? AND table_name = ?",
+            [CATALOG, schema, table],
         ).fetchall()
     }
     if not existing:
-        definitions = [
-            f"{quoted(name)} {COLUMN_TYPES[kind]}{' NOT NULL' if name == 'event_id' else ''}"
-            for name, kind in columns.items()
-        ]
-        definitions.append(f"{KEY} UBIGINT")
-        connection.execute(f"CREATE TABLE {qualified(schema, 'data')} ({', '.join(definitions)})")
+        columns = ", ".join(
+            f"{quoted(name)} {kind}{' NOT NULL' if name in not_null else ''}"
+            for name, kind in definitions.items()
+        )
+        connection.execute(f"CREATE TABLE {qualified(schema, table)} ({columns})")
         return
-    for name, kind in {**columns, KEY: None}.items():
+    for name, kind in definitions.items():
         if name not in existing:
-            type_name = COLUMN_TYPES[kind] if kind else "UBIGINT"
             connection.execute(
-                f"ALTER TABLE {qualified(schema, 'data')} ADD COLUMN {quoted(name)} {type_name}"
+                f"ALTER TABLE {qualified(schema, table)} ADD COLUMN {quoted(name)} {kind}"
             )

@@ -17,6 +17,7 @@ from customerio_pipeline.errors import (
 )
 from customerio_pipeline.landing.offsets import OffsetSet
 from customerio_pipeline.loading.target import (
+    DATA,
     Batch,
     Column,
     ColumnType,
@@ -77,30 +78,35 @@ class DuckDBTarget:
             return SchemaState({}, (), {})
         with self._attached(read_only=True):
             found = self._connection.execute(
-                "SELECT column_name, data_type FROM duckdb_columns() WHERE database_name = ?"
-                " AND schema_name = ? AND table_name = 'data'",
+                "SELECT table_name, column_name, data_type FROM duckdb_columns()"
+                " WHERE database_name = ? AND schema_name = ?",
                 [CATALOG, schema],
             ).fetchall()
-            if not found:
+            types = {name: kind for kind, name in COLUMN_TYPES.items()}
+            tables: dict[str, dict[str, ColumnType | None]] = {}
+            for table, name, kind in found:
+                if name != KEY:
+                    tables.setdefault(table, {})[name] = types.get(kind)
+            if DATA not in tables:
                 return SchemaState({}, (), {})
             watermarks = self._connection.execute(
                 "SELECT writer, first_offset, next_offset"
                 f" FROM {qualified(schema, '_sdc_watermarks')}"
             ).fetchall()
             columns = self._connection.execute(
-                f"SELECT name, type, path, kind, base_name FROM {qualified(schema, '_sdc_columns')}"
+                "SELECT name, type, path, kind, base_name, table_name"
+                f" FROM {qualified(schema, '_sdc_columns')}"
             ).fetchall()
         loaded: dict[str, OffsetSet] = {}
         for writer, first, following in watermarks:
             loaded.setdefault(writer, OffsetSet()).add(first, following - 1)
-        types = {name: kind for kind, name in COLUMN_TYPES.items()}
+        mapping = [
+            Column(name, ColumnType(kind), split_path(path), Kind(value_kind), base, table)
+            for name, kind, path, value_kind, base, table in columns
+        ]
+        subtables = {column.table for column in mapping} - {DATA}
         return SchemaState(
-            loaded,
-            [
-                Column(name, ColumnType(kind), split_path(path), Kind(value_kind), base)
-                for name, kind, path, value_kind, base in columns
-            ],
-            {name: types.get(kind) for name, kind in found if name != KEY},
+            loaded, mapping, tables[DATA], {name: tables.get(name, {}) for name in subtables}
         )
 
     def merge(self, schema: str, batch: Batch) -> MergeCounts:
