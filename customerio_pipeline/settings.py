@@ -1,9 +1,10 @@
 """Settings of every part, read from environment variables with the prefix ``CUSTOMERIO_``."""
 
 import json
+import re
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -16,6 +17,13 @@ MAX_PUBLIC_URL_LENGTH = 190
 
 AbsolutePath = Annotated[Path, AfterValidator(lambda path: path.expanduser().absolute())]
 MEBIBYTE = 1024 * 1024
+
+# Stricter than the driver, which takes an @ in a password for the end of it.
+_POSTGRES_HOST = r"(?:[^@/?:,\s\[\]]*|\[[0-9a-fA-F:.]+\])(?::\d+)?"
+_POSTGRES_URL = re.compile(
+    rf"postgres(?:ql)?://(?:[^@/?\s]*@)?{_POSTGRES_HOST}(?:,{_POSTGRES_HOST})*"
+    r"(?:/[^@?\s]*)?(?:\?\S*)?"
+)
 
 
 class Settings(BaseSettings):
@@ -35,7 +43,7 @@ class Settings(BaseSettings):
     """``sqlite:///path`` or ``postgresql://…``; ``<home>/registry.sqlite`` when unset."""
 
     warehouse_url: SecretStr | None = Field(default=None, alias="CUSTOMERIO_WAREHOUSE")
-    """``duckdb:///path``; ``<home>/warehouse/customerio.duckdb`` when unset."""
+    """``duckdb:///path`` or ``postgresql://…``; a DuckDB file under `home` when unset."""
 
     public_url: str = Field(default="http://127.0.0.1:8080", max_length=MAX_PUBLIC_URL_LENGTH)
     """What Customer.io calls: scheme, host and, if any, port and path prefix."""
@@ -95,8 +103,14 @@ class Settings(BaseSettings):
     @field_validator("warehouse_url")
     @classmethod
     def _known_warehouse(cls, value: SecretStr | None) -> SecretStr | None:
-        if value is not None and not value.get_secret_value().startswith("duckdb:///"):
-            raise ValueError("must be duckdb:///path")
+        if value is None:
+            return value
+        url = value.get_secret_value()
+        if not url.startswith("duckdb:///") and not _POSTGRES_URL.fullmatch(url):
+            raise ValueError(
+                "must be duckdb:///path or postgresql://user:password@host:port/database with"
+                " special characters percent-encoded"
+            )
         return value
 
     @field_validator("registry_url")
@@ -141,6 +155,11 @@ class Settings(BaseSettings):
         if self.warehouse_url is not None:
             return self.warehouse_url.get_secret_value()
         return f"duckdb:///{self.home / 'warehouse' / 'customerio.duckdb'}"
+
+    @property
+    def warehouse_kind(self) -> Literal["duckdb", "postgres"]:
+        """What the warehouse is, as Dagster names it."""
+        return "postgres" if self.warehouse.startswith("postgres") else "duckdb"
 
 
 def load_settings() -> Settings:

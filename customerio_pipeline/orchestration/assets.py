@@ -96,18 +96,17 @@ def _table_spec(
     freshness_policy: dg.FreshnessPolicy | None = None,
 ) -> dg.AssetSpec:
     schema, table = key.path
-    warehouse_kind = settings.warehouse.partition(":")[0]
     return dg.AssetSpec(
         key,
         deps=[landing_key(schema)],
         description=description,
         group_name=schema,
-        kinds={warehouse_kind, "table"},
+        kinds={settings.warehouse_kind, "table"},
         owners=_OWNERS,
         code_version=_LOADING_VERSION,
         metadata={
             "dagster/table_name": f"{schema}.{table}",
-            "dagster/storage_kind": warehouse_kind,
+            "dagster/storage_kind": settings.warehouse_kind,
         },
         freshness_policy=freshness_policy,
     )

@@ -1,0 +1,171 @@
+"""Merging a batch into PostgreSQL: COPY into a temporary table, then INSERT … ON CONFLICT."""
+
+from collections.abc import Mapping
+from io import BytesIO
+
+import pyarrow as pa
+from psycopg import Cursor, sql
+from pyarrow import csv
+
+from customerio_pipeline.landing.offsets import OffsetSet
+from customerio_pipeline.loading.target import Batch, ColumnType, MergeCounts
+from customerio_pipeline.warehouse.postgres_connection import Connection
+from customerio_pipeline.warehouse.postgres_tables import Tables, definitions, qualified
+from customerio_pipeline.warehouse.table_rows import column_rows, load_row, watermark_rows
+
+_ROWS_A_CHUNK = 256
+"""The server reads a chunk while the next is made: larger ones took up to half as long again."""
+
+# Nulls are empty and not in quotes, texts always in quotes: PostgreSQL's own convention.
+_CSV = csv.WriteOptions(include_header=False, quoting_style="needed")
+
+_MOST_COLUMNS = 1600
+"""PostgreSQL's limit of columns in a table."""
+
+_STAGED = sql.Identifier("pg_temp", "staged")
+
+
+class PostgresMerge:
+    """Merges batches over one connection; the temporary table is kept from batch to batch.
+
+    Making it for each would write its columns to the catalog at every load.
+    """
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._staged: dict[str, ColumnType] = {}
+        self._rows_after: dict[str, tuple[int, int]] = {}
+
+    def merge(self, schema: str, batch: Batch, tables: Tables) -> MergeCounts:
+        """Merge in one transaction (design C4); `tables` has every column of the batch.
+
+        Raises:
+            psycopg.Error: the server refuses; nothing was changed.
+            WarehouseError: the batch holds offsets that are loaded already.
+        """
+        staged = {**self._staged, **batch.columns}
+        if len(staged) > _MOST_COLUMNS:  # those of several schemas together
+            staged = dict(batch.columns)
+        with self._connection.transaction(), self._connection.cursor() as cursor:
+            loaded_before, loaded_after = _advance_watermarks(cursor, schema, batch)
+            if staged != self._staged:
+                cursor.execute(sql.SQL("DROP TABLE IF EXISTS {}").format(_STAGED))
+                cursor.execute(
+                    sql.SQL("CREATE TEMPORARY TABLE staged ({}) ON COMMIT DELETE ROWS").format(
+                        definitions(staged)
+                    )
+                )
+            _copy(cursor, _STAGED, batch.rows)
+            inserted, written = _upsert(cursor, schema, batch.columns, tables)
+            counts = MergeCounts(
+                inserted=inserted,
+                updated=written - inserted,
+                stale=batch.rows.num_rows - written,
+                row_count=inserted + self._row_count(cursor, schema, loaded_before),
+            )
+            _insert_metadata(cursor, schema, batch, counts)
+        self._staged = staged
+        self._rows_after[schema] = loaded_after, counts.row_count
+        return counts
+
+    def _row_count(self, cursor: Cursor[tuple[object, ...]], schema: str, loaded: int) -> int:
+        """Return the rows of `data` before this load, without counting them.
+
+        Each load notes how many it inserted. As long as nobody else loads in between (the number
+        of offsets loaded tells), not even these need be added up.
+        """
+        known_loaded, rows = self._rows_after.get(schema, (-1, 0))
+        if known_loaded == loaded:
+            return rows
+        return _number(
+            cursor.execute(
+                sql.SQL("SELECT coalesce(sum(inserted), 0)::bigint FROM {}").format(
+                    qualified(schema, "_sdc_loads")
+                )
+            ).fetchone()
+        )
+
+
+def _advance_watermarks(
+    cursor: Cursor[tuple[object, ...]], schema: str, batch: Batch
+) -> tuple[int, int]:
+    """Return how many offsets were loaded before, and are after the batch."""
+    table = qualified(schema, "_sdc_watermarks")
+    loaded: dict[str, OffsetSet] = {}
+    cursor.execute(sql.SQL("SELECT writer, first_offset, next_offset - 1 FROM {}").format(table))
+    for writer, first, last in cursor:
+        loaded.setdefault(str(writer), OffsetSet()).add(_number((first,)), _number((last,)))
+    before = sum(map(len, loaded.values()))
+    for writer, intervals in batch.loaded.items():
+        offsets = loaded.setdefault(writer, OffsetSet())
+        rows = watermark_rows(writer, offsets, intervals)
+        cursor.execute(sql.SQL("DELETE FROM {} WHERE writer = %s").format(table), [writer])
+        cursor.executemany(sql.SQL("INSERT INTO {} VALUES (%s, %s, %s)").format(table), rows)
+    return before, sum(map(len, loaded.values()))
+
+
+def _copy(cursor: Cursor[tuple[object, ...]], table: sql.Identifier, rows: pa.Table) -> None:
+    names = sql.SQL(", ").join(map(sql.Identifier, rows.column_names))
+    statement = sql.SQL("COPY {} ({}) FROM STDIN (FORMAT csv)").format(table, names)
+    with cursor.copy(statement) as copy:
+        for chunk in rows.to_batches(_ROWS_A_CHUNK):
+            text = BytesIO()
+            csv.write_csv(chunk, text, _CSV)
+            copy.write(text.getvalue())
+
+
+def _upsert(
+    cursor: Cursor[tuple[object, ...]],
+    schema: str,
+    columns: Mapping[str, ColumnType],
+    tables: Tables,
+) -> tuple[int, int]:
+    """Merge the staged rows; return how many were inserted, and how many written at all."""
+    names = sql.SQL(", ").join(map(sql.Identifier, columns))
+    # The whole row is replaced: columns without a value in the batch, too.
+    replaced = sql.SQL(", ").join(
+        sql.SQL("{0} = excluded.{0}").format(sql.Identifier(name))
+        for name in tables.columns
+        if name not in tables.generated
+    )
+    # The latest row of an event_id wins, whatever order files are loaded in (design C5). A row
+    # without an order, from before somebody dropped one of the columns, is older than any.
+    statement = sql.SQL(
+        "WITH merged AS (INSERT INTO {data} AS data ({names}) SELECT {names} FROM {staged}"
+        " ON CONFLICT (event_id) DO UPDATE SET {replaced}"
+        " WHERE ((excluded._sdc_sequence, excluded._sdc_writer, excluded._sdc_offset)"
+        "  > (data._sdc_sequence, data._sdc_writer, data._sdc_offset)) IS NOT FALSE"
+        # A row that replaced another bears the number of the transaction that locked that.
+        " RETURNING data.xmax = 0 AS is_new)"
+        " SELECT count(*) FILTER (WHERE is_new), count(*) FROM merged"
+    ).format(data=qualified(schema, "data"), names=names, staged=_STAGED, replaced=replaced)
+    [(inserted, written)] = cursor.execute(statement).fetchall()
+    return _number((inserted,)), _number((written,))
+
+
+def _insert_metadata(
+    cursor: Cursor[tuple[object, ...]], schema: str, batch: Batch, counts: MergeCounts
+) -> None:
+    if batch.rejected.num_rows:
+        _copy(cursor, qualified(schema, "_sdc_rejected"), batch.rejected)
+    if batch.mappings:
+        cursor.executemany(
+            sql.SQL("INSERT INTO {} VALUES (%s, %s, %s, %s, %s, %s, %s)").format(
+                qualified(schema, "_sdc_columns")
+            ),
+            column_rows(batch.mappings, batch.batched_at),
+        )
+    row = load_row(batch, counts)
+    cursor.execute(
+        sql.SQL("INSERT INTO {} VALUES ({})").format(
+            qualified(schema, "_sdc_loads"), sql.SQL(", ").join(sql.Placeholder() * len(row))
+        ),
+        row,
+    )
+
+
+def _number(row: tuple[object, ...] | None) -> int:
+    """Return the integer that a row of one column holds."""
+    if row is None or not isinstance(row[0], int):
+        raise TypeError(f"{row} is no integer")
+    return row[0]

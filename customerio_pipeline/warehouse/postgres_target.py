@@ -1,0 +1,133 @@
+"""PostgreSQL as the warehouse: a schema for each integration in one database."""
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+
+import psycopg
+from psycopg import errors, sql
+
+from customerio_pipeline.errors import WarehouseBusyError
+from customerio_pipeline.loading.target import Batch, MergeCounts, QueryResult, SchemaState
+from customerio_pipeline.warehouse.postgres_connection import Connection, PostgresServer
+from customerio_pipeline.warehouse.postgres_errors import is_lost, sentence
+from customerio_pipeline.warehouse.postgres_merge import PostgresMerge
+from customerio_pipeline.warehouse.postgres_query import run_query
+from customerio_pipeline.warehouse.postgres_tables import evolve, look, qualified
+from customerio_pipeline.warehouse.table_rows import schema_state
+
+
+class PostgresTarget:
+    """A `Target` in a PostgreSQL database, over one connection that is made when it is needed.
+
+    A connection that is lost fails the load under way; the next one connects again.
+    """
+
+    def __init__(self, url: str, *, wait_seconds: float) -> None:
+        self._server = PostgresServer(url)
+        self._wait_seconds = wait_seconds
+        self._session: _Session | None = None
+
+    @contextmanager
+    def exclusive(self, schema: str) -> Iterator[None]:
+        """Hold the load lock of `schema`: an advisory lock, freed when the connection ends."""
+        key = _lock_key(schema)
+        session = self._lock(schema, key)
+        try:
+            yield
+        finally:
+            # Without the connection there is no lock any more.
+            with suppress(psycopg.OperationalError):
+                session.connection.execute("SELECT pg_advisory_unlock(%s)", [key])
+
+    def state(self, schema: str) -> SchemaState:
+        """Read what the schema holds; empty when it or its table `data` is not there yet."""
+        with self._told(schema) as session:
+            connection = session.connection
+            # One snapshot: a load may commit in between.
+            with connection.transaction():
+                connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+                tables = look(connection, schema)
+                if not {"data", "_sdc_watermarks", "_sdc_columns"} <= tables.names:
+                    return SchemaState({}, (), tables.columns)
+                watermarks = connection.execute(
+                    sql.SQL("SELECT writer, first_offset, next_offset FROM {}").format(
+                        qualified(schema, "_sdc_watermarks")
+                    )
+                ).fetchall()
+                columns = connection.execute(
+                    sql.SQL("SELECT name, type, path, kind, base_name FROM {}").format(
+                        qualified(schema, "_sdc_columns")
+                    )
+                ).fetchall()
+        return schema_state(watermarks, columns, tables.columns)  # type: ignore[arg-type]  # as declared
+
+    def merge(self, schema: str, batch: Batch) -> MergeCounts:
+        """Apply the batch in one transaction (design C4)."""
+        with self._told(schema) as session:
+            tables = evolve(session.connection, schema, batch.columns, self._wait_seconds)
+            return session.merge.merge(schema, batch, tables)
+
+    def query(self, sql: str, parameters: Sequence[object] = ()) -> QueryResult:
+        """Run one read-only statement on a connection of its own."""
+        return run_query(self._server, sql, parameters)
+
+    def close(self) -> None:
+        """End the connection."""
+        if self._session is not None:
+            self._session.connection.close()
+            self._session = None
+
+    def _connected(self) -> "_Session":
+        if self._session is None or self._session.connection.closed:
+            self._session = _Session(self._server.connect(), self._wait_seconds)
+        return self._session
+
+    @contextmanager
+    def _told(self, schema: str) -> Iterator["_Session"]:
+        """Yield the session; turn the driver's errors into sentences."""
+        session = self._connected()
+        try:
+            yield session
+        except psycopg.Error as error:
+            if is_lost(session.connection, error):
+                session.connection.close()
+            # `from None`: the driver's error may hold values of rows.
+            raise sentence(session.connection, self._server.shown, schema, error) from None
+
+    def _lock(self, schema: str, key: int) -> "_Session":
+        """Lock `schema` and return the session that holds the lock."""
+        if self._session is not None:
+            # It may have been lost while nothing was loaded: that is no reason to fail.
+            try:
+                self._session.connection.execute("SELECT 1")
+            except psycopg.OperationalError:
+                self.close()
+        with self._told(schema) as session:
+            try:
+                session.connection.execute("SELECT pg_advisory_lock(%s)", [key])
+            except errors.LockNotAvailable:
+                raise WarehouseBusyError(
+                    f"Another load of {schema} did not end within {self._wait_seconds:g} s;"
+                    " the next load goes on from there."
+                ) from None
+            return session
+
+
+class _Session:
+    """A connection and what goes with it."""
+
+    def __init__(self, connection: Connection, wait_seconds: float) -> None:
+        # Zero would mean to wait for ever.
+        milliseconds = max(1, round(wait_seconds * 1000))
+        connection.execute(sql.SQL("SET lock_timeout = {}").format(milliseconds))
+        # Whatever the role's defaults are.
+        connection.isolation_level = psycopg.IsolationLevel.READ_COMMITTED
+        connection.read_only = False
+        self.connection = connection
+        self.merge = PostgresMerge(connection)
+
+
+def _lock_key(schema: str) -> int:
+    digest = hashlib.sha256(f"customerio-pipeline load {schema}".encode()).digest()
+    return int.from_bytes(digest[:8], signed=True)

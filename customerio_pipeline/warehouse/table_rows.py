@@ -1,0 +1,101 @@
+"""Rows of the tables beside `data`, the same in every warehouse, and how they are read back."""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+
+from customerio_pipeline.errors import WarehouseError
+from customerio_pipeline.landing.offsets import Interval, OffsetSet
+from customerio_pipeline.loading.names import full_name
+from customerio_pipeline.loading.target import (
+    Batch,
+    Column,
+    ColumnType,
+    Kind,
+    MergeCounts,
+    SchemaState,
+)
+
+
+def schema_state(
+    watermarks: Iterable[tuple[str, int, int]],
+    columns: Iterable[tuple[str, str, str, str, str]],
+    table_columns: Mapping[str, ColumnType | None],
+) -> SchemaState:
+    """Build what loading asks for.
+
+    Args:
+        watermarks: rows of ``_sdc_watermarks``.
+        columns: name, type, path, kind and base_name from ``_sdc_columns``.
+        table_columns: the columns of `data`, in their order.
+    """
+    loaded: dict[str, OffsetSet] = {}
+    for writer, first, following in watermarks:
+        loaded.setdefault(writer, OffsetSet()).add(first, following - 1)
+    return SchemaState(
+        loaded,
+        [
+            Column(name, ColumnType(kind), _split_path(path), Kind(value_kind), base)
+            for name, kind, path, value_kind, base in columns
+        ],
+        table_columns,
+    )
+
+
+def watermark_rows(
+    writer: str, loaded: OffsetSet, batch: Sequence[Interval]
+) -> list[tuple[str, int, int]]:
+    """Return a writer's rows of ``_sdc_watermarks`` after a batch; `loaded` is those before it.
+
+    Raises:
+        WarehouseError: the batch holds nothing that was not loaded.
+    """
+    before = len(loaded)
+    for first, last in batch:
+        loaded.add(first, last)
+    if len(loaded) == before:
+        raise WarehouseError(
+            f"Offsets of writer {writer} were loaded by somebody else meanwhile; nothing was"
+            " changed, the next load goes on from there."
+        )
+    return [(writer, first, last + 1) for first, last in loaded]
+
+
+def column_rows(
+    mappings: Iterable[Column], added_at: datetime
+) -> list[tuple[str, str, str, str, str, str, datetime]]:
+    """Return the rows of ``_sdc_columns`` for new entries of the mapping."""
+    return [
+        (
+            column.name,
+            str(column.type),
+            json.dumps(column.path, ensure_ascii=False),
+            str(column.kind),
+            column.base_name,
+            full_name(column.path),
+            added_at,
+        )
+        for column in mappings
+    ]
+
+
+def load_row(batch: Batch, counts: MergeCounts) -> tuple[object, ...]:
+    """Return the batch's row of ``_sdc_loads``."""
+    return (
+        batch.load_id,
+        batch.batched_at,
+        batch.run_id,
+        batch.files,
+        batch.deliveries,
+        batch.events,
+        counts.inserted,
+        counts.updated,
+        batch.absorbed + counts.updated + counts.stale,
+        batch.rejected.num_rows,
+        batch.received_from,
+        batch.received_to,
+    )
+
+
+def _split_path(text: str) -> tuple[str, ...]:
+    return tuple(json.loads(text))
