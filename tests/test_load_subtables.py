@@ -14,11 +14,14 @@ Rows = list[tuple[object, ...]]
 
 @pytest.fixture(params=["one by one", "in bulk"])
 def warehouse(
-    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    request: pytest.FixtureRequest,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    warehouse_url: str,
 ) -> Iterator[Warehouse]:
     """Give an empty warehouse for an integration with subtables, loaded in either way."""
     monkeypatch.setattr(staging, "BULK_DELIVERIES", 1 if request.param == "in bulk" else 10**9)
-    warehouse = Warehouse(tmp_path, layout=Layout(subtables=True))
+    warehouse = Warehouse(tmp_path, warehouse_url, layout=Layout(subtables=True))
     yield warehouse
     warehouse.target.close()
 

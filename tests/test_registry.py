@@ -26,19 +26,12 @@ from customerio_pipeline.registry.records import Arrays, IntegrationState, NewUr
 from customerio_pipeline.registry.registry import Registry
 from customerio_pipeline.registry.tokens import hash_token, webhook_url
 from customerio_pipeline.settings import MAX_PUBLIC_URL_LENGTH
-from tests.postgres_server import fresh_database, running_postgres
+from tests.postgres_server import fresh_database
 
 PROCESSES = 3
 
 # One worker runs this file, so that one PostgreSQL server serves it.
 pytestmark = pytest.mark.xdist_group("registry")
-
-
-@pytest.fixture(scope="module")
-def postgres() -> Iterator[str]:
-    """Return the URL of a PostgreSQL server."""
-    with running_postgres() as url:
-        yield url
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

@@ -34,8 +34,8 @@ _ROW_BYTES = 7800
 """A row of PostgreSQL must fit into a page of 8 KiB: 8,160 bytes, less the header and the bits that
 say which of up to 1,600 columns are null."""
 
-_MOVED_OUT_BYTES = 18
-"""What a long text leaves in its row."""
+_LONGEST_INLINE_BYTES = 24
+"""PostgreSQL moves longer texts out of their row, where 18 bytes stay."""
 
 MAX_KEYS = 4000
 """Keys that the tree remembers; more, from odd events, are looked up each time."""
@@ -175,7 +175,7 @@ class Flattener:
                 numbers += 1
             else:
                 text = value if isinstance(value, str) else ""
-                size += min(len(text.encode()) + 1, _MOVED_OUT_BYTES)
+                size += min(len(text.encode()) + 1, _LONGEST_INLINE_BYTES)
                 others += 1
             # Numbers are aligned to 8 bytes, at worst after each value that is none.
             if size + 7 * min(numbers, others + 1) > _ROW_BYTES and name != "event_id":

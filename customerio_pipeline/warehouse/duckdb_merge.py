@@ -6,9 +6,7 @@ No index, no UPDATE, no MERGE: they are two to five times slower and grow with t
 import duckdb
 import pyarrow as pa
 
-from customerio_pipeline.errors import WarehouseError
 from customerio_pipeline.landing.offsets import OffsetSet
-from customerio_pipeline.loading.names import full_name
 from customerio_pipeline.loading.target import DATA, SOURCE_KEY, Batch, ColumnType, MergeCounts
 from customerio_pipeline.warehouse.duckdb_file import CATALOG
 from customerio_pipeline.warehouse.duckdb_tables import (
@@ -18,10 +16,10 @@ from customerio_pipeline.warehouse.duckdb_tables import (
     create_schema,
     evolve_data,
     evolve_subtable,
-    join_path,
     qualified,
     quoted,
 )
+from customerio_pipeline.warehouse.table_rows import column_rows, load_row, watermark_rows
 
 # The latest row of an event_id wins, whatever order files are loaded in (design C5).
 _ORDER = "({0}._sdc_sequence, {0}._sdc_writer, {0}._sdc_offset)"
@@ -74,23 +72,14 @@ def _view_rows(connection: duckdb.DuckDBPyConnection, batch: Batch) -> None:
 def _advance_watermarks(connection: duckdb.DuckDBPyConnection, schema: str, batch: Batch) -> None:
     table = qualified(schema, "_sdc_watermarks")
     for writer, intervals in batch.loaded.items():
-        rows = connection.execute(
-            f"SELECT first_offset, next_offset - 1 FROM {table} WHERE writer = ?", [writer]
-        ).fetchall()
-        loaded = OffsetSet(rows)
-        before = len(loaded)
-        for first, last in intervals:
-            loaded.add(first, last)
-        if len(loaded) == before:
-            raise WarehouseError(
-                f"Offsets of writer {writer} were loaded by somebody else meanwhile; nothing was"
-                " changed, the next load goes on from there."
-            )
-        connection.execute(f"DELETE FROM {table} WHERE writer = ?", [writer])
-        connection.executemany(
-            f"INSERT INTO {table} VALUES (?, ?, ?)",
-            [[writer, first, last + 1] for first, last in loaded],
+        loaded = OffsetSet(
+            connection.execute(
+                f"SELECT first_offset, next_offset - 1 FROM {table} WHERE writer = ?", [writer]
+            ).fetchall()
         )
+        rows = watermark_rows(writer, loaded, intervals)
+        connection.execute(f"DELETE FROM {table} WHERE writer = ?", [writer])
+        connection.executemany(f"INSERT INTO {table} VALUES (?, ?, ?)", rows)
 
 
 def _merge_rows(connection: duckdb.DuckDBPyConnection, schema: str) -> MergeCounts:
@@ -161,37 +150,12 @@ def _insert_metadata(
     if batch.mappings:
         connection.executemany(
             f"INSERT INTO {qualified(schema, '_sdc_columns')} VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-            [
-                [
-                    column.table,
-                    column.name,
-                    str(column.type),
-                    join_path(column.path),
-                    str(column.kind),
-                    column.base_name,
-                    full_name(column.path_in_table),
-                    batch.batched_at,
-                ]
-                for column in batch.mappings
-            ],
+            column_rows(batch.mappings, batch.batched_at),
         )
+    row = load_row(batch, counts)
     connection.execute(
-        f"INSERT INTO {qualified(schema, '_sdc_loads')}"
-        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        [
-            batch.load_id,
-            batch.batched_at,
-            batch.run_id,
-            batch.files,
-            batch.deliveries,
-            batch.events,
-            counts.inserted,
-            counts.updated,
-            batch.absorbed + counts.updated + counts.stale,
-            batch.rejected.num_rows,
-            batch.received_from,
-            batch.received_to,
-        ],
+        f"INSERT INTO {qualified(schema, '_sdc_loads')} VALUES ({', '.join('?' * len(row))})",
+        list(row),
     )
 
 

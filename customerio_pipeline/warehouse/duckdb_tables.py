@@ -1,6 +1,5 @@
 """Tables of an integration in DuckDB: names, types and how they come to be."""
 
-import json
 from collections.abc import Collection, Mapping
 
 import duckdb
@@ -49,16 +48,6 @@ def quoted(name: str) -> str:
 def qualified(schema: str, table: str) -> str:
     """Return the quoted name of a table in the attached file."""
     return f"{ALIAS}.{quoted(schema)}.{quoted(table)}"
-
-
-def join_path(path: tuple[str, ...]) -> str:
-    """Return a path of JSON keys as `_sdc_columns` keeps it."""
-    return json.dumps(path, ensure_ascii=False)
-
-
-def split_path(text: str) -> tuple[str, ...]:
-    """Read `join_path` back."""
-    return tuple(json.loads(text))
 
 
 def create_schema(connection: duckdb.DuckDBPyConnection, schema: str) -> None:

@@ -15,13 +15,10 @@ from customerio_pipeline.errors import (
     WarehouseError,
     WarehouseUnavailableError,
 )
-from customerio_pipeline.landing.offsets import OffsetSet
 from customerio_pipeline.loading.target import (
     DATA,
     Batch,
-    Column,
     ColumnType,
-    Kind,
     MergeCounts,
     QueryResult,
     SchemaState,
@@ -34,7 +31,8 @@ from customerio_pipeline.warehouse.duckdb_file import (
     attached,
     unavailable,
 )
-from customerio_pipeline.warehouse.duckdb_tables import COLUMN_TYPES, KEY, qualified, split_path
+from customerio_pipeline.warehouse.duckdb_tables import COLUMN_TYPES, KEY, qualified
+from customerio_pipeline.warehouse.table_rows import schema_state
 
 _LOCK_POLL_SECONDS = 0.02
 _URL_PREFIX = "duckdb:///"
@@ -97,17 +95,7 @@ class DuckDBTarget:
                 "SELECT name, type, path, kind, base_name, table_name"
                 f" FROM {qualified(schema, '_sdc_columns')}"
             ).fetchall()
-        loaded: dict[str, OffsetSet] = {}
-        for writer, first, following in watermarks:
-            loaded.setdefault(writer, OffsetSet()).add(first, following - 1)
-        mapping = [
-            Column(name, ColumnType(kind), split_path(path), Kind(value_kind), base, table)
-            for name, kind, path, value_kind, base, table in columns
-        ]
-        subtables = {column.table for column in mapping} - {DATA}
-        return SchemaState(
-            loaded, mapping, tables[DATA], {name: tables.get(name, {}) for name in subtables}
-        )
+        return schema_state(watermarks, columns, tables)
 
     def merge(self, schema: str, batch: Batch) -> MergeCounts:
         """Apply the batch in one transaction (design C4)."""

@@ -8,7 +8,7 @@ from psycopg import Cursor, sql
 from pyarrow import csv
 
 from customerio_pipeline.landing.offsets import OffsetSet
-from customerio_pipeline.loading.target import Batch, ColumnType, MergeCounts
+from customerio_pipeline.loading.target import SOURCE_KEY, Batch, ColumnType, MergeCounts
 from customerio_pipeline.warehouse.postgres_connection import Connection
 from customerio_pipeline.warehouse.postgres_tables import Tables, definitions, qualified
 from customerio_pipeline.warehouse.table_rows import column_rows, load_row, watermark_rows
@@ -57,6 +57,7 @@ class PostgresMerge:
                 )
             _copy(cursor, _STAGED, batch.rows)
             inserted, written = _upsert(cursor, schema, batch.columns, tables)
+            _merge_subtables(cursor, schema, batch, tables)
             counts = MergeCounts(
                 inserted=inserted,
                 updated=written - inserted,
@@ -143,6 +144,42 @@ def _upsert(
     return _number((inserted,)), _number((written,))
 
 
+def _merge_subtables(
+    cursor: Cursor[tuple[object, ...]], schema: str, batch: Batch, tables: Tables
+) -> None:
+    """Put the elements of the rows just written in the place of those of earlier versions."""
+    existing = [name for name, columns in tables.subtables.items() if SOURCE_KEY in columns]
+    if not existing:
+        return
+    # Of the staged rows those that are in `data` now.
+    written = sql.SQL(
+        "(SELECT event_id FROM {} JOIN {} USING"
+        " (event_id, _sdc_sequence, _sdc_writer, _sdc_offset))"
+    ).format(_STAGED, qualified(schema, "data"))
+    source_key = sql.Identifier(SOURCE_KEY)
+    for name in existing:
+        cursor.execute(
+            sql.SQL("DELETE FROM {} WHERE {} IN {}").format(
+                qualified(schema, name), source_key, written
+            )
+        )
+    for subtable in batch.subtables:
+        staged = sql.Identifier("pg_temp", "elements")
+        cursor.execute(
+            sql.SQL("CREATE TEMPORARY TABLE elements ({}) ON COMMIT DROP").format(
+                definitions(subtable.columns)
+            )
+        )
+        _copy(cursor, staged, subtable.rows)
+        names = sql.SQL(", ").join(map(sql.Identifier, subtable.columns))
+        cursor.execute(
+            sql.SQL("INSERT INTO {} ({}) SELECT {} FROM {} WHERE {} IN {}").format(
+                qualified(schema, subtable.name), names, names, staged, source_key, written
+            )
+        )
+        cursor.execute(sql.SQL("DROP TABLE {}").format(staged))
+
+
 def _insert_metadata(
     cursor: Cursor[tuple[object, ...]], schema: str, batch: Batch, counts: MergeCounts
 ) -> None:
@@ -150,7 +187,7 @@ def _insert_metadata(
         _copy(cursor, qualified(schema, "_sdc_rejected"), batch.rejected)
     if batch.mappings:
         cursor.executemany(
-            sql.SQL("INSERT INTO {} VALUES (%s, %s, %s, %s, %s, %s, %s)").format(
+            sql.SQL("INSERT INTO {} VALUES (%s, %s, %s, %s, %s, %s, %s, %s)").format(
                 qualified(schema, "_sdc_columns")
             ),
             column_rows(batch.mappings, batch.batched_at),

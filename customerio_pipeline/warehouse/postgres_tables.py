@@ -1,13 +1,20 @@
 """Tables of an integration in PostgreSQL: names, types and how they come to be."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from psycopg import errors, sql
 
 from customerio_pipeline.errors import WarehouseError
-from customerio_pipeline.loading.target import ColumnType
+from customerio_pipeline.loading.names import unique_name
+from customerio_pipeline.loading.target import (
+    DATA,
+    SOURCE_KEY,
+    ColumnType,
+    Subtable,
+    TableColumns,
+)
 from customerio_pipeline.warehouse.postgres_connection import Connection
 
 COLUMN_TYPES = {
@@ -19,7 +26,10 @@ COLUMN_TYPES = {
     ColumnType.JSON: "json",
     ColumnType.TIMESTAMP: "timestamp with time zone",
 }
-_TYPES_BY_NAME = {name: kind for kind, name in COLUMN_TYPES.items()}
+_TYPES_BY_NAME = {
+    **{name: kind for kind, name in COLUMN_TYPES.items()},
+    "character varying": ColumnType.TEXT,  # without a length, as a user may have it
+}
 
 METADATA_TABLES = {
     "_sdc_rejected": (
@@ -33,8 +43,8 @@ METADATA_TABLES = {
     ),
     "_sdc_watermarks": "writer text, first_offset bigint, next_offset bigint",
     "_sdc_columns": (
-        "name text, type text, path text, kind text, base_name text, full_name text,"
-        " added_at timestamptz"
+        "table_name text, name text, type text, path text, kind text, base_name text,"
+        " full_name text, added_at timestamptz"
     ),
 }
 
@@ -50,11 +60,14 @@ class Tables(NamedTuple):
     names: frozenset[str]
     """Of those tables that loading uses."""
 
-    columns: Mapping[str, ColumnType | None]
-    """Columns of `data` in their order; None for a type that loading never makes."""
+    columns: TableColumns
+    """Columns of `data` in their order."""
+
+    subtables: Mapping[str, TableColumns]
+    """Columns of tables that may be subtables."""
 
     generated: frozenset[str]
-    """Those of them that cannot be written."""
+    """Columns of `data` that cannot be written."""
 
     is_unique: bool
     """Whether an index holds event_id unique, as the merge needs it."""
@@ -74,13 +87,19 @@ def look(connection: Connection, schema: str) -> Tables:
         "  AND indimmediate AND indpred IS NULL AND indnkeyatts = 1 AND indkey[0] = attnum)"
         " FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace"
         " JOIN pg_attribute ON attrelid = pg_class.oid"
-        " WHERE nspname = %s AND relname = ANY(%s) AND attnum > 0 AND NOT attisdropped"
+        " WHERE nspname = %s AND (relname = ANY(%s) OR relname LIKE 'data\\_\\_%%')"
+        " AND relkind IN ('r', 'p') AND attnum > 0 AND NOT attisdropped"
         " ORDER BY relname, attnum",
-        [schema, ["data", *METADATA_TABLES]],
+        [schema, [DATA, *METADATA_TABLES]],
     ).fetchall()
-    columns = [row[1:] for row in rows if row[0] == "data"]
+    columns = [row[1:] for row in rows if row[0] == DATA]
+    subtables: dict[str, dict[str, ColumnType | None]] = {}
+    for table, name, kind, _, _ in rows:
+        if table != DATA and table not in METADATA_TABLES:
+            subtables.setdefault(str(table), {})[str(name)] = _TYPES_BY_NAME.get(str(kind))
     return Tables(
-        names=frozenset(str(row[0]) for row in rows),
+        names=frozenset(str(row[0]) for row in rows) - subtables.keys(),
+        subtables=subtables,
         columns={str(name): _TYPES_BY_NAME.get(str(kind)) for name, kind, _, _ in columns},
         generated=frozenset(str(name) for name, _, generated, _ in columns if generated),
         is_unique=any(name == "event_id" and unique for name, _, _, unique in columns),
@@ -88,7 +107,11 @@ def look(connection: Connection, schema: str) -> Tables:
 
 
 def evolve(
-    connection: Connection, schema: str, columns: Mapping[str, ColumnType], wait_seconds: float
+    connection: Connection,
+    schema: str,
+    columns: Mapping[str, ColumnType],
+    subtables: Sequence[Subtable],
+    wait_seconds: float,
 ) -> Tables:
     """Create what the schema lacks; return what it holds then.
 
@@ -102,7 +125,10 @@ def evolve(
     deadline = time.monotonic() + wait_seconds
     while True:
         tables = look(connection, schema)
-        if _is_complete(tables, columns):
+        if _is_complete(tables, columns) and all(
+            subtable.columns.keys() <= tables.subtables.get(subtable.name, {}).keys()
+            for subtable in subtables
+        ):
             return tables
         try:
             with connection.transaction():
@@ -116,6 +142,8 @@ def evolve(
                     )
                 else:
                     _change_data(connection, schema, columns, tables)
+                for subtable in subtables:
+                    _evolve_subtable(connection, schema, subtable, tables)
         except errors.LockNotAvailable:
             if time.monotonic() > deadline:
                 raise
@@ -178,6 +206,37 @@ def _change_data(
     if changes:
         connection.execute(sql.SQL(f"SET LOCAL lock_timeout = '{_LOCK_TIMEOUT}'"))
         connection.execute(sql.SQL("ALTER TABLE {} {}").format(data, sql.SQL(", ").join(changes)))
+
+
+def _evolve_subtable(
+    connection: Connection, schema: str, subtable: Subtable, tables: Tables
+) -> None:
+    """Create a subtable with its primary key (stitch-loading 4.5), or add columns to it."""
+    name = qualified(schema, subtable.name)
+    existing = tables.subtables.get(subtable.name)
+    if existing is None:
+        key = sql.SQL(", ").join(map(sql.Identifier, subtable.key))
+        connection.execute(
+            sql.SQL("CREATE TABLE {} ({}, CONSTRAINT {} PRIMARY KEY ({}))").format(
+                name,
+                definitions(subtable.columns),
+                sql.Identifier(unique_name(f"{subtable.name}_pkey", ())),
+                key,
+            )
+        )
+        # By which the elements of an event are found.
+        connection.execute(
+            sql.SQL("CREATE INDEX ON {} ({})").format(name, sql.Identifier(SOURCE_KEY))
+        )
+        return
+    changes = [
+        sql.SQL("ADD COLUMN {}").format(_definition(column, kind))
+        for column, kind in subtable.columns.items()
+        if column not in existing
+    ]
+    if changes:
+        connection.execute(sql.SQL(f"SET LOCAL lock_timeout = '{_LOCK_TIMEOUT}'"))
+        connection.execute(sql.SQL("ALTER TABLE {} {}").format(name, sql.SQL(", ").join(changes)))
 
 
 def _primary_key(connection: Connection, schema: str) -> sql.SQL:

@@ -8,7 +8,7 @@ import psycopg
 from psycopg import errors, sql
 
 from customerio_pipeline.errors import WarehouseBusyError
-from customerio_pipeline.loading.target import Batch, MergeCounts, QueryResult, SchemaState
+from customerio_pipeline.loading.target import DATA, Batch, MergeCounts, QueryResult, SchemaState
 from customerio_pipeline.warehouse.postgres_connection import Connection, PostgresServer
 from customerio_pipeline.warehouse.postgres_errors import is_lost, sentence
 from customerio_pipeline.warehouse.postgres_merge import PostgresMerge
@@ -56,16 +56,19 @@ class PostgresTarget:
                     )
                 ).fetchall()
                 columns = connection.execute(
-                    sql.SQL("SELECT name, type, path, kind, base_name FROM {}").format(
+                    sql.SQL("SELECT name, type, path, kind, base_name, table_name FROM {}").format(
                         qualified(schema, "_sdc_columns")
                     )
                 ).fetchall()
-        return schema_state(watermarks, columns, tables.columns)  # type: ignore[arg-type]  # as declared
+        found = {DATA: tables.columns, **tables.subtables}
+        return schema_state(watermarks, columns, found)  # type: ignore[arg-type]  # as declared
 
     def merge(self, schema: str, batch: Batch) -> MergeCounts:
         """Apply the batch in one transaction (design C4)."""
         with self._told(schema) as session:
-            tables = evolve(session.connection, schema, batch.columns, self._wait_seconds)
+            tables = evolve(
+                session.connection, schema, batch.columns, batch.subtables, self._wait_seconds
+            )
             return session.merge.merge(schema, batch, tables)
 
     def query(self, sql: str, parameters: Sequence[object] = ()) -> QueryResult:

@@ -8,37 +8,39 @@ from customerio_pipeline.errors import WarehouseError
 from customerio_pipeline.landing.offsets import Interval, OffsetSet
 from customerio_pipeline.loading.names import full_name
 from customerio_pipeline.loading.target import (
+    DATA,
     Batch,
     Column,
     ColumnType,
     Kind,
     MergeCounts,
     SchemaState,
+    TableColumns,
 )
 
 
 def schema_state(
     watermarks: Iterable[tuple[str, int, int]],
-    columns: Iterable[tuple[str, str, str, str, str]],
-    table_columns: Mapping[str, ColumnType | None],
+    columns: Iterable[tuple[str, str, str, str, str, str]],
+    tables: Mapping[str, TableColumns],
 ) -> SchemaState:
     """Build what loading asks for.
 
     Args:
         watermarks: rows of ``_sdc_watermarks``.
-        columns: name, type, path, kind and base_name from ``_sdc_columns``.
-        table_columns: the columns of `data`, in their order.
+        columns: name, type, path, kind, base_name and table_name from ``_sdc_columns``.
+        tables: the columns of `data` and of every subtable there is, in their order.
     """
     loaded: dict[str, OffsetSet] = {}
     for writer, first, following in watermarks:
         loaded.setdefault(writer, OffsetSet()).add(first, following - 1)
+    mapping = [
+        Column(name, ColumnType(kind), _split_path(path), Kind(value_kind), base, table)
+        for name, kind, path, value_kind, base, table in columns
+    ]
+    subtables = {column.table for column in mapping} - {DATA}
     return SchemaState(
-        loaded,
-        [
-            Column(name, ColumnType(kind), _split_path(path), Kind(value_kind), base)
-            for name, kind, path, value_kind, base in columns
-        ],
-        table_columns,
+        loaded, mapping, tables[DATA], {name: tables.get(name, {}) for name in subtables}
     )
 
 
@@ -63,16 +65,17 @@ def watermark_rows(
 
 def column_rows(
     mappings: Iterable[Column], added_at: datetime
-) -> list[tuple[str, str, str, str, str, str, datetime]]:
+) -> list[tuple[str, str, str, str, str, str, str, datetime]]:
     """Return the rows of ``_sdc_columns`` for new entries of the mapping."""
     return [
         (
+            column.table,
             column.name,
             str(column.type),
             json.dumps(column.path, ensure_ascii=False),
             str(column.kind),
             column.base_name,
-            full_name(column.path),
+            full_name(column.path_in_table),
             added_at,
         )
         for column in mappings
