@@ -393,17 +393,6 @@ def test_a_byte_order_mark_is_tolerated(warehouse: Warehouse) -> None:
     assert warehouse.event("e1") == {"event_id": "e1"}
 
 
-def test_a_column_that_a_user_dropped_comes_back(warehouse: Warehouse) -> None:
-    """5.11: user columns stay, dropped ones are created again with new data."""
-    warehouse.load_bodies(b'{"event_id":"e1","metric":"sent"}')
-    warehouse.change(
-        "ALTER TABLE {s}.data ADD COLUMN note VARCHAR", "ALTER TABLE {s}.data DROP COLUMN metric"
-    )
-    warehouse.load_bodies(b'{"event_id":"e2","metric":"opened","note":"n"}')
-    assert list(warehouse.columns())[-2:] == ["note", "metric"]
-    assert warehouse.event("e2") == {"event_id": "e2", "metric": "opened", "note": "n"}
-
-
 def test_samples_of_customer_io_all_end_somewhere(warehouse: Warehouse) -> None:
     """Every published payload becomes a row or a rejected record with a reason."""
     lines = (Path(__file__).parent / "data" / "samples.jsonl").read_bytes().splitlines()

@@ -92,6 +92,25 @@ def test_4_4_and_4_6_arrays_within_arrays_have_a_level_more(warehouse: Warehouse
     ]
 
 
+def test_4_5_the_key_is_a_constraint_where_the_warehouse_has_them(
+    tmp_path: Path, postgres_url: str
+) -> None:
+    """Over level ids and source key, in byte order of their names."""
+    warehouse = Warehouse(tmp_path, postgres_url, layout=Layout(subtables=True))
+    warehouse.load_bodies(b'{"event_id":"e1","items":[{"taxes":[1]}]}')
+    assert warehouse.rows(
+        "SELECT constraint_name, string_agg(column_name, ' ' ORDER BY ordinal_position)"
+        " FROM information_schema.key_column_usage WHERE table_schema = '{s}'"
+        " AND table_name = 'data__items__taxes' GROUP BY 1"
+    ) == [
+        (
+            "data__items__taxes_pkey",
+            "_sdc_level_0_id _sdc_level_1_id _sdc_source_key_event_id",
+        )
+    ]
+    warehouse.target.close()
+
+
 def test_4_8_a_shorter_array_leaves_no_rows_behind(warehouse: Warehouse) -> None:
     """Rows of the earlier version go in the same transaction, as do those of an array now gone."""
     warehouse.load_bodies(

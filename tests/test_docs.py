@@ -1,0 +1,23 @@
+"""What the documentation says of the tests is true."""
+
+import re
+from pathlib import Path
+
+TESTS = Path(__file__).parent
+RULES = TESTS.parent / "docs" / "loading.md"
+
+
+def test_every_rule_names_a_test_that_there_is() -> None:
+    """The last column of the tables of rules."""
+    names = set()
+    for line in RULES.read_text().splitlines():
+        cells = line.strip("|").split("|")
+        if line.startswith("|") and len(cells) == 4 and "`" in cells[-1]:
+            names |= set(re.findall("`([a-z0-9_]+)`", cells[-1]))
+    assert len(names) > 50
+    defined = {
+        name
+        for file in TESTS.glob("test_*.py")
+        for name in re.findall(r"^def test_(\w+)\(", file.read_text(), re.MULTILINE)
+    }
+    assert names - defined == set()
