@@ -9,7 +9,7 @@ RULES = TESTS.parent / "docs" / "loading.md"
 
 def test_every_rule_names_a_test_that_there_is() -> None:
     """The last column of the tables of rules."""
-    tables = re.findall(r"^\| Rule .*?\| Test \|\n(.*?)\n\n", RULES.read_text(), re.DOTALL | re.M)
+    tables = re.findall(r"(?ms)^\| Rule .*?\| Test \|\n(.*?)\n\n", RULES.read_text())
     last_cells = [line.strip("|").split("|")[-1] for line in "\n".join(tables).splitlines()]
     names = set(re.findall("`([a-z0-9_]+)`", "\n".join(last_cells)))
     assert len(names) > 50
