@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install demo test check bench constraints clean
+.PHONY: install demo test check bench bench-loading bench-install constraints clean
 
 install: .venv/installed
 
@@ -28,8 +28,18 @@ check: install
 	$(BIN)/lint-imports
 	$(BIN)/deptry .
 
-bench: install
+bench: bench-install
 	$(BIN)/python -m benchmarks
+
+bench-loading: bench-install
+	$(BIN)/python -m benchmarks --only load --only compare --only growth
+
+bench-install: .venv/bench-installed
+
+.venv/bench-installed: .venv/installed
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[dev,bench]' \
+		|| $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev,bench]'
+	touch $@
 
 constraints: install
 	$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --all-extras \

@@ -1,34 +1,57 @@
 """``python -m benchmarks``: measure, then print one Markdown table; progress on standard error."""
 
 import os
+import shutil
 import signal
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 
 import click
 
-from benchmarks import freshness, loading, receiving
+from benchmarks import catching_up, comparing, freshness, growing, loading, receiving
 from benchmarks.installation import forget_settings
 from benchmarks.machine import describe, sync_ms
-from benchmarks.report import Row, heading, markdown
-from benchmarks.sizes import Sizes, choose
+from benchmarks.report import NOT_MEASURED, Row, heading, markdown
+from benchmarks.sizes import choose
+from benchmarks.stage import Stage
+from benchmarks.warehouses import DUCKDB, POSTGRESQL
 from customerio_pipeline.errors import PipelineError
 
-_BENCHMARKS: dict[str, Callable[[Path, Sizes], Iterator[Row]]] = {
-    "receiver": receiving.measure,
+_BENCHMARKS: dict[str, Callable[[Stage], Iterator[Row]]] = {
+    "receiver": lambda stage: receiving.measure(stage.folder, stage.sizes),
     "load": loading.measure,
-    "freshness": freshness.measure,
+    "compare": comparing.measure,
+    "growth": growing.measure,
+    "catch-up": catching_up.measure,
+    "freshness": lambda stage: freshness.measure(stage.folder, stage.sizes),
 }
+# Takes many minutes and much of the disk.
+_ON_REQUEST = ("catch-up",)
 
 
 @click.command()
 @click.option(
     "--only", multiple=True, type=click.Choice(list(_BENCHMARKS)), help="May be given repeatedly."
 )
-@click.option("--events", type=click.IntRange(min=1), help="Deliveries in a batch to load.")
+@click.option(
+    "--warehouse",
+    "kinds",
+    multiple=True,
+    type=click.Choice([DUCKDB, POSTGRESQL]),
+    help="Loads into this kind only; may be given repeatedly.",
+)
+@click.option(
+    "--side",
+    "sides",
+    multiple=True,
+    type=click.Choice(comparing.SIDES),
+    help="Compares with this side only; may be given repeatedly.",
+)
+@click.option("--events", type=click.IntRange(min=1), help="Deliveries to load.")
 @click.option(
     "--seconds", type=click.FloatRange(min=0.05), help="Length of a measurement of the receiver."
 )
@@ -40,8 +63,15 @@ _BENCHMARKS: dict[str, Callable[[Path, Sizes], Iterator[Row]]] = {
     show_default=True,
     help="Where the data is kept meanwhile; its disk is measured.",
 )
-def main(
-    *, only: tuple[str, ...], events: int | None, seconds: float | None, quick: bool, folder: Path
+def main(  # noqa: PLR0913  one for each option
+    *,
+    only: tuple[str, ...],
+    kinds: tuple[str, ...],
+    sides: tuple[str, ...],
+    events: int | None,
+    seconds: float | None,
+    quick: bool,
+    folder: Path,
 ) -> None:
     """Measure the receiver, the loader and the way from one to the other on this machine."""
     sizes = choose(quick=quick, events=events, seconds=seconds)
@@ -50,14 +80,22 @@ def main(
     folder.mkdir(parents=True, exist_ok=True)
     # Of this disk, for the usual place of temporary files is in memory on many machines.
     with tempfile.TemporaryDirectory(prefix="benchmarks-", dir=folder.absolute()) as temporary:
-        rows, is_whole = _measure(Path(temporary), only or tuple(_BENCHMARKS), sizes)
+        stage = Stage(
+            folder=Path(temporary),
+            sizes=sizes,
+            kinds=kinds or (DUCKDB, POSTGRESQL),
+            sides=sides,
+        )
+        usual = tuple(name for name in _BENCHMARKS if name not in _ON_REQUEST)
+        rows, is_whole = _measure(stage, only or usual)
     click.echo(markdown(rows))
     if not is_whole:
         sys.exit(1)
 
 
-def _measure(folder: Path, names: tuple[str, ...], sizes: Sizes) -> tuple[list[Row], bool]:
+def _measure(stage: Stage, names: tuple[str, ...]) -> tuple[list[Row], bool]:
     """Return the table, and whether nothing is missing in it."""
+    folder = stage.folder
     load_before, sync_before = os.getloadavg()[0], sync_ms(folder)
     rows: list[Row] = []
     is_whole = True
@@ -66,13 +104,16 @@ def _measure(folder: Path, names: tuple[str, ...], sizes: Sizes) -> tuple[list[R
         part = folder / name
         part.mkdir()
         try:
-            for row in _BENCHMARKS[name](part, sizes):
+            for row in _BENCHMARKS[name](replace(stage, folder=part)):
                 rows.append(row)
+                is_whole = is_whole and row.measured != NOT_MEASURED
                 click.echo(f"  {row.what}: {row.measured}".removesuffix(": "), err=True)
         except PipelineError as error:
             click.echo(f"Error: {error}", err=True)
             rows.append(heading(f"{name}: could not be measured"))
             is_whole = False
+        # Gigabytes that nobody needs any more; the pool stays.
+        shutil.rmtree(part, ignore_errors=True)
     return [*describe(folder, load_before, sync_before), *rows], is_whole
 
 

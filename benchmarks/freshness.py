@@ -86,7 +86,7 @@ class _Follower:
 
     def _has_row(self, event_id: str | None) -> bool:
         table = f"{self._installation.schema}.data"
-        query = f"SELECT 1 FROM {table} WHERE event_id = ?"  # noqa: S608  a name of ours
+        query = f"SELECT 1 FROM {table} WHERE event_id = ?"
         try:
             with closing(open_warehouse(self._settings)) as target:
                 return bool(target.query(query, [event_id]).rows)

@@ -6,20 +6,21 @@ one loader, as a drain run does. Where from and where to is in the settings.
 
 import argparse
 import json
-import re
 import statistics
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import Any, cast
 
 from benchmarks.landed_events import Chunk, write_chunk
+from benchmarks.stopwatch import Stopwatch
 from customerio_pipeline.loading.load import Loader, drain
+from customerio_pipeline.loading.target import Target
 from customerio_pipeline.settings import load_settings
 from customerio_pipeline.warehouse import open_warehouse
 
 _COUNTS = ("deliveries", "events", "inserted", "updated", "duplicates", "rejected")
-_WARM_UPS = 2
 _WRITER = "cccccccccc"
 
 
@@ -30,59 +31,94 @@ def main() -> None:
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("drain")
     warm = commands.add_parser("warm")
+    warm.add_argument("--pool", type=Path, required=True, help="file of the bodies")
     warm.add_argument("--number", type=int, required=True, help="of the first event to simulate")
+    warm.add_argument("--late", type=int, nargs="*", default=(), help="numbers of repeated events")
+    warm.add_argument("--warm-ups", type=int, required=True)
     warm.add_argument("--loads", type=int, required=True)
     warm.add_argument("--sizes", type=int, nargs="+", required=True)
     arguments = parser.parse_args()
-    with _loader(arguments.schema) as loader:
+    stopwatch = Stopwatch()
+    with _loader(arguments.schema) as (loader, target):
         if arguments.command == "drain":
-            found = _drain(loader)
+            found = _drain(loader, stopwatch)
         else:
-            found = _warm(loader, arguments.number, arguments.loads, arguments.sizes)
-    print(json.dumps(found | {"peak_bytes": _peak_bytes()}))
+            found = _warm(loader, target, arguments)
+    print(json.dumps({**stopwatch.found(), **found}))
+
+
+class _TimedTarget:
+    """A target that knows how long its last merge took, commit included."""
+
+    def __init__(self, target: Target) -> None:
+        self.merge_seconds = 0.0
+        self._target = target
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._target, name)
+
+    def merge(self, *arguments: Any, **options: Any) -> Any:  # noqa: ANN401  handed on as they are
+        """Merge, and take the time."""
+        began = time.perf_counter()
+        try:
+            return self._target.merge(*arguments, **options)
+        finally:
+            self.merge_seconds = time.perf_counter() - began
 
 
 @contextmanager
-def _loader(schema: str) -> Iterator[Loader]:
+def _loader(schema: str) -> Iterator[tuple[Loader, _TimedTarget]]:
     settings = load_settings()
-    with (
-        closing(open_warehouse(settings)) as target,
-        closing(Loader(schema, settings.landing, target)) as loader,
-    ):
-        yield loader
+    with closing(open_warehouse(settings)) as target:
+        timed = _TimedTarget(target)
+        with closing(Loader(schema, settings.landing, cast("Target", timed))) as loader:
+            yield loader, timed
 
 
-def _drain(loader: Loader) -> dict[str, object]:
-    began = time.perf_counter()
-    reports = list(drain(loader))
-    seconds = time.perf_counter() - began
+def _drain(loader: Loader, stopwatch: Stopwatch) -> dict[str, object]:
+    with stopwatch.running():
+        reports = list(drain(loader))
     counts = {name: sum(getattr(report, name) for report in reports) for name in _COUNTS}
     rows = reports[-1].row_count if reports else 0
-    return {"seconds": seconds, "batches": len(reports), "row_count": rows, **counts}
+    return {"batches": len(reports), "row_count": rows, **counts}
 
 
-def _warm(loader: Loader, number: int, loads: int, sizes: list[int]) -> dict[str, object]:
-    """Return the median milliseconds of loads of each size."""
+def _warm(loader: Loader, target: _TimedTarget, arguments: argparse.Namespace) -> dict[str, object]:
+    """Return the milliseconds that loads of each size took, and the merges in them."""
     landing = load_settings().landing
     first = 0
-    medians = {}
-    for size in sizes:
-        took = []
-        for _ in range(_WARM_UPS + loads):
-            write_chunk(Chunk(landing, loader.schema, _WRITER, first, size, number + first))
+    took: dict[str, list[float]] = {}
+    merges: dict[str, list[float]] = {}
+    for size in arguments.sizes:
+        loads, merge = took.setdefault(str(size), []), merges.setdefault(str(size), [])
+        for at in range(arguments.warm_ups + arguments.loads):
+            late = [
+                (number + first, size // 100 // len(arguments.late)) for number in arguments.late
+            ]
+            number = arguments.number + first
+            write_chunk(
+                Chunk(
+                    pool=arguments.pool,
+                    landing=landing,
+                    schema=loader.schema,
+                    writer=_WRITER,
+                    first=first,
+                    deliveries=size,
+                    number=number,
+                    late=tuple(late),
+                )
+            )
             first += size
             began = time.perf_counter()
             loader.load_next()
-            took.append((time.perf_counter() - began) * 1000)
-        medians[str(size)] = statistics.median(took[_WARM_UPS:])
-    return {"ms": medians}
+            if at >= arguments.warm_ups:
+                loads.append((time.perf_counter() - began) * 1000)
+                merge.append(target.merge_seconds * 1000)
+    return {"ms": _medians(took), "merge_ms": _medians(merges)}
 
 
-def _peak_bytes() -> int:
-    """Return the most memory that this process held; `getrusage` would count its parent's too."""
-    status = Path("/proc/self/status").read_text(encoding="utf-8")
-    found = re.search(r"VmHWM:\s+(\d+) kB", status)
-    return int(found[1]) * 1024 if found else 0
+def _medians(took: dict[str, list[float]]) -> dict[str, float]:
+    return {size: statistics.median(values) for size, values in took.items()}
 
 
 if __name__ == "__main__":

@@ -1,49 +1,45 @@
-"""Events a second from landing into an empty table and into a full one."""
+"""Events a second from landing into an empty table and into a full one; few events at a time."""
 
-import json
 import math
-import os
-import shutil
 import statistics
-import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import click
 
 from benchmarks.errors import BenchmarkError
-from benchmarks.landed_events import (
-    DELIVERIES_PER_FILE,
-    DUPLICATES,
-    MALFORMED,
-    Chunk,
-    Landed,
-    land,
-)
-from benchmarks.processes import run
-from benchmarks.report import Row, at_least, heading, median, number
-from benchmarks.sizes import Sizes
+from benchmarks.event_pool import DUPLICATES, MALFORMED
+from benchmarks.landed_events import Landed, chunks, land
+from benchmarks.report import Row, at_least, at_most, heading, median, number
+from benchmarks.stage import Found, Stage
+from benchmarks.warehouses import DUCKDB, Warehouses, opened
 
-_SCHEMA = "benchmark"
 _GOAL_EVENTS_PER_SECOND = 20_000
+_GOAL_BYTES = 0.3
+_GOAL_MS = 60
 _WARM_SIZES = (1, 100)
+_WARM_UPS = 2
 _LATE = 0.01
 """Share of the batch that repeats events of the full table."""
 
-Found = dict[str, Any]
+_EMPTY, _FULL, _BATCH = "empty", "full", "batch"
 
 
-def measure(folder: Path, sizes: Sizes) -> Iterator[Row]:
-    """Yield the rows about loading."""
-    bench = _Loading(folder, sizes)
-    click.echo("  Simulating events: 10 to 20 s for each 100,000 …", err=True)
-    table, batch = bench.land()
+def measure(stage: Stage) -> Iterator[Row]:
+    """Yield the rows about loading, for each kind of warehouse."""
+    landed = _Landed(stage)
+    for kind in stage.kinds:
+        with opened(kind, stage.folder) as warehouses:
+            yield from _rows(_Loading(stage, landed, warehouses), kind)
+
+
+def _rows(bench: "_Loading", kind: str) -> Iterator[Row]:
+    table, batch, sizes = bench.landed.table, bench.landed.batch, bench.stage.sizes
     filled = bench.fill()
     if filled["row_count"] < sizes.table_rows:
         raise BenchmarkError(f"The full table has {filled['row_count']} rows only.")
     yield heading(
-        f"Loading into DuckDB: {batch.deliveries:,} deliveries of"
+        f"Loading into {bench.warehouses.title}: {batch.deliveries:,} deliveries of"
         f" {batch.json_bytes / batch.deliveries:,.0f} bytes (mean), {DUPLICATES:.0%} duplicates,"
         f" {_LATE:.0%} repeats of events in the full table, {MALFORMED:.1%} malformed; a fresh"
         f" process each time, medians of {sizes.rounds}"
@@ -54,18 +50,19 @@ def measure(folder: Path, sizes: Sizes) -> Iterator[Row]:
         number(filled["events"] / filled["seconds"]),
     )
     yield Row("peak memory of that, MB", number(filled["peak_bytes"] / 1e6))
-    full_bytes = bench.full.stat().st_size
+    share = bench.warehouses.size(_FULL) / table.json_bytes
     yield Row(
         "bytes of the warehouse for a byte of JSON landed",
-        number(full_bytes / table.json_bytes),
+        number(share),
         f"{number(table.file_bytes / table.json_bytes)} in landing",
+        at_most(_GOAL_BYTES, share) if kind == DUCKDB else "",
     )
-    warm = bench.warm()
-    for size, took in warm["ms"].items():
+    for size, took in bench.warm()["ms"].items():
         yield Row(
             f"ms to load {size} event{'s' if size != '1' else ''} into the full table, loader"
             f" warm, median of {sizes.warm_loads}",
             number(took),
+            goal=at_most(_GOAL_MS, took),
         )
 
 
@@ -90,20 +87,18 @@ def _batch_rows(bench: "_Loading", table_rows: int) -> Iterator[Row]:
         )
 
 
-class _Loading:
-    """The folders of this benchmark, and the steps it is made of."""
+class _Landed:
+    """What fills the table, and the batch."""
 
-    def __init__(self, folder: Path, sizes: Sizes) -> None:
-        self._folder = folder
-        self._sizes = sizes
+    def __init__(self, stage: Stage) -> None:
+        sizes = stage.sizes
+        self.table_folder, self.batch_folder = stage.folder / "table", stage.folder / "batch"
         # Duplicates and malformed deliveries leave no row of their own; arrays leave several.
-        self._table = math.ceil(sizes.table_rows / (1 - DUPLICATES - MALFORMED) * 1.01)
-        self.full = folder / "full.duckdb"
-
-    def land(self) -> tuple[Landed, Landed]:
-        """Land what fills the table, and the batch; return what each is."""
-        table = self._chunks("table", "aaaaaaaaaa", 0, self._table)
-        batch = self._chunks("batch", "bbbbbbbbbb", self._table, self._sizes.events)
+        self.table_deliveries = math.ceil(sizes.table_rows / (1 - DUPLICATES - MALFORMED) * 1.01)
+        pool = stage.pool()
+        click.echo("  Landing events …", err=True)
+        table = chunks(pool, self.table_folder, "aaaaaaaaaa", 0, self.table_deliveries)
+        batch = chunks(pool, self.batch_folder, "bbbbbbbbbb", self.table_deliveries, sizes.events)
         repeating = [
             chunk._replace(
                 late=tuple(
@@ -114,59 +109,44 @@ class _Loading:
             # Each repeats others, so that nothing comes a third time.
             for part in [table[at :: len(batch)]]
         ]
-        return land(table), land(repeating)
+        self.table: Landed = land(table)
+        self.batch: Landed = land(repeating)
+
+
+class _Loading:
+    """The steps that this benchmark is made of."""
+
+    def __init__(self, stage: Stage, landed: _Landed, warehouses: Warehouses) -> None:
+        self.stage = stage
+        self.landed = landed
+        self.warehouses = warehouses
 
     def fill(self) -> Found:
         """Load the full table."""
-        return self._load(self.full, "table", "drain")
+        return self._drain(self.warehouses.create(_FULL), self.landed.table_folder)
 
     def load_batches(self) -> tuple[list[Found], list[Found]]:
         """Load the batch into an empty and into the full table, in turns."""
         empty, full = [], []
-        for _ in range(self._sizes.rounds):
-            empty.append(self._load(self._copy(None), "batch", "drain"))
-            full.append(self._load(self._copy(self.full), "batch", "drain"))
+        for _ in range(self.stage.sizes.rounds):
+            empty.append(self._drain(self.warehouses.create(_EMPTY), self.landed.batch_folder))
+            copy = self.warehouses.copy(_FULL, _BATCH)
+            full.append(self._drain(copy, self.landed.batch_folder))
         return empty, full
 
     def warm(self) -> Found:
         """Load a few events at a time into the full table."""
-        return self._load(
-            self._copy(self.full),
+        sizes = self.stage.sizes
+        return self.stage.load(
+            self.warehouses.copy(_FULL, _BATCH),
+            self.stage.folder / f"warm-{self.warehouses.title}",
             "warm",
-            *("warm", f"--number={self._table + self._sizes.events}"),
-            *(f"--loads={self._sizes.warm_loads}", "--sizes", *map(str, _WARM_SIZES)),
+            f"--pool={self.stage.pool()}",
+            f"--number={self.landed.table_deliveries + sizes.events}",
+            f"--warm-ups={_WARM_UPS}",
+            f"--loads={sizes.warm_loads}",
+            *("--sizes", *map(str, _WARM_SIZES)),
         )
 
-    def _chunks(self, landing: str, writer: str, number: int, count: int) -> list[Chunk]:
-        return [
-            Chunk(
-                self._folder / landing,
-                _SCHEMA,
-                writer,
-                first,
-                min(DELIVERIES_PER_FILE, count - first),
-                number + first,
-            )
-            for first in range(0, count, DELIVERIES_PER_FILE)
-        ]
-
-    def _copy(self, source: Path | None) -> Path:
-        """Return a warehouse of its own for one load: a copy, or None for a new one."""
-        warehouse = self._folder / "batch.duckdb"
-        warehouse.unlink(missing_ok=True)
-        if source is not None:
-            shutil.copyfile(source, warehouse)
-            # What waits for being written would slow the load down.
-            os.sync()
-        return warehouse
-
-    def _load(self, warehouse: Path, landing: str, *command: str) -> Found:
-        environment = {
-            **os.environ,
-            "CUSTOMERIO_HOME": str(self._folder),
-            "CUSTOMERIO_LANDING": str(self._folder / landing),
-            "CUSTOMERIO_WAREHOUSE": f"duckdb:///{warehouse}",
-        }
-        module = ("-m", "benchmarks.load_process", _SCHEMA)
-        found: Found = json.loads(run([sys.executable, *module, *command], environment))
-        return found
+    def _drain(self, warehouse: str, landing: Path) -> Found:
+        return self.stage.load(warehouse, landing, "drain")

@@ -139,8 +139,30 @@ def is_ok(port: int, path: str) -> bool:
 
 def cpu_seconds(pid: int) -> float:
     """Return the processor time that a process has taken."""
-    fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    return _ticks(pid, 2) / os.sysconf("SC_CLK_TCK")
+
+
+def cpu_seconds_of_all(pid: int) -> float:
+    """Return the processor time of a process and of its children, dead ones included."""
+    # Its own user and system time, then those of the children that it has buried.
+    ticks = _ticks(pid, 4)
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="utf-8")
+    for child in children.split():
+        # One that has just ended is among the buried the next time.
+        with suppress(OSError):
+            ticks += _ticks(int(child), 2)
+    return ticks / os.sysconf("SC_CLK_TCK")
+
+
+def _ticks(pid: int, fields: int) -> int:
+    """Return the sum of a process's first fields of time (proc(5), ``stat``)."""
+    status = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8")
+    return sum(map(int, status.rpartition(")")[2].split()[11 : 11 + fields]))
+
+
+def ignore_ctrl_c() -> None:
+    """Leave it to the benchmark itself to end a worker process."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _tail(log: Path) -> str:

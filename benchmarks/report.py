@@ -17,6 +17,9 @@ class Row(NamedTuple):
     goal: str = ""
 
 
+NOT_MEASURED = "could not be measured"
+
+
 def markdown(rows: Iterable[Row]) -> str:
     """Return the rows as a Markdown table."""
     header = Row("", "measured", "beside it", "goal")
@@ -65,3 +68,8 @@ def at_least(goal: float, measured: float) -> str:
 def below(goal: float, measured: float) -> str:
     """Return a goal, and whether it is reached."""
     return f"< {goal:,g}: {'reached' if measured < goal else 'missed'}"
+
+
+def at_most(goal: float, measured: float) -> str:
+    """Return a goal, and whether it is reached."""
+    return f"≤ {goal:,g}: {'reached' if measured <= goal else 'missed'}"

@@ -1,6 +1,10 @@
 """How much is measured."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+
+from benchmarks.event_pool import POOL_EVENTS
+from benchmarks.warehouses import DUCKDB, POSTGRESQL
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -16,11 +20,27 @@ class Sizes:
     events: int
     """Deliveries in the batch that is loaded into an empty and into a full table."""
 
+    compared_events: int
+    """Deliveries that are loaded beside the peers, which load fewer where they are slow."""
+
+    pool_events: int
+    """Bodies that are simulated; more are made by giving them other ids."""
+
     table_rows: int
     """Rows of the full table, at least."""
 
     warm_loads: int
     """Loads of a few events that the median is taken of."""
+
+    growth_rows: Mapping[str, int]
+    """Rows of the table that is compared with a small one, by kind of warehouse."""
+
+    growth_small_rows: int
+    growth_batch: int
+    """Deliveries of a batch that is merged into both."""
+
+    catch_up_events: int
+    """Deliveries that wait at once."""
 
     single_events: int
     """Events followed one by one from ack to row."""
@@ -33,8 +53,14 @@ _FULL = Sizes(
     seconds=5,
     rounds=3,
     events=200_000,
+    compared_events=1_000_000,
+    pool_events=POOL_EVENTS,
     table_rows=1_000_000,
     warm_loads=10,
+    growth_rows={DUCKDB: 10_000_000, POSTGRESQL: 1_000_000},
+    growth_small_rows=100_000,
+    growth_batch=100_000,
+    catch_up_events=10_000_000,
     single_events=20,
     # Twice the quiet time after which a drain run ends: some events find one, others do not.
     longest_pause=20,
@@ -43,8 +69,14 @@ _QUICK = Sizes(
     seconds=1,
     rounds=1,
     events=5_000,
+    compared_events=5_000,
+    pool_events=5_000,
     table_rows=25_000,
     warm_loads=3,
+    growth_rows={DUCKDB: 50_000, POSTGRESQL: 50_000},
+    growth_small_rows=5_000,
+    growth_batch=5_000,
+    catch_up_events=20_000,
     single_events=3,
     longest_pause=3,
 )
@@ -53,7 +85,13 @@ _QUICK = Sizes(
 def choose(*, quick: bool, events: int | None, seconds: float | None) -> Sizes:
     """Return the sizes for what the command line says."""
     sizes = _QUICK if quick else _FULL
-    chosen = replace(sizes, events=events or sizes.events, seconds=seconds or sizes.seconds)
+    chosen = replace(
+        sizes,
+        events=events or sizes.events,
+        compared_events=events or sizes.compared_events,
+        catch_up_events=events or sizes.catch_up_events,
+        seconds=seconds or sizes.seconds,
+    )
     if quick:
         # The share of the batch stays that of the whole benchmark.
         chosen = replace(chosen, table_rows=5 * chosen.events)
