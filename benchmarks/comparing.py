@@ -199,7 +199,7 @@ class _Comparison:
         }
         options = [f"--{name}={value}" for name, value in arguments.items()]
         server_before = warehouses.cpu_seconds()
-        # In its own folder, for a peer may look for settings where it is started.
+        # A peer would find settings of the caller's in the home folder.
         printed = run(
             [sys.executable, "-m", "benchmarks.peers", side.name, *options],
             {**os.environ, "HOME": str(work)},

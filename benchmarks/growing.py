@@ -18,7 +18,6 @@ from benchmarks.warehouses import Warehouses, opened
 _GOAL_RATIO = 1.3
 _GOAL_PEAK_MB = 1500
 _WARM_UPS = 2
-_LOADS = 5
 _LATE_PLACES = 10
 
 
@@ -46,7 +45,7 @@ class _Growth:
         size = str(sizes.growth_batch)
         yield heading(
             f"Growth in {self._warehouses.title}: batches of {sizes.growth_batch:,} deliveries, 1%"
-            f" of them repeats of events in the table; one process a table, median of {_LOADS}"
+            f" of them repeats of events in the table; one process a table, median of {sizes.growth_loads}"
             f" after {_WARM_UPS}, caches warm"
         )
         merges = many["merge_ms"][size] / few["merge_ms"][size]
@@ -101,7 +100,7 @@ class _Growth:
             f"--number={(self._copies + 100) * sizes.pool_events}",
             *("--late", *map(str, sorted(late))),
             f"--warm-ups={_WARM_UPS}",
-            f"--loads={_LOADS}",
+            f"--loads={sizes.growth_loads}",
             f"--sizes={sizes.growth_batch}",
         )
 

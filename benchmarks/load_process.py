@@ -7,6 +7,7 @@ one loader, as a drain run does. Where from and where to is in the settings.
 import argparse
 import json
 import statistics
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -15,6 +16,7 @@ from typing import Any, cast
 
 from benchmarks.landed_events import Chunk, write_chunk
 from benchmarks.stopwatch import Stopwatch
+from customerio_pipeline.errors import PipelineError
 from customerio_pipeline.loading.load import Loader, drain
 from customerio_pipeline.loading.target import Target
 from customerio_pipeline.settings import load_settings
@@ -39,11 +41,14 @@ def main() -> None:
     warm.add_argument("--sizes", type=int, nargs="+", required=True)
     arguments = parser.parse_args()
     stopwatch = Stopwatch()
-    with _loader(arguments.schema) as (loader, target):
-        if arguments.command == "drain":
-            found = _drain(loader, stopwatch)
-        else:
-            found = _warm(loader, target, arguments)
+    try:
+        with _loader(arguments.schema) as (loader, target):
+            if arguments.command == "drain":
+                found = _drain(loader, stopwatch)
+            else:
+                found = _warm(loader, target, arguments)
+    except PipelineError as error:
+        sys.exit(str(error))
     print(json.dumps({**stopwatch.found(), **found}))
 
 

@@ -39,6 +39,9 @@ class Sizes:
     growth_batch: int
     """Deliveries of a batch that is merged into both."""
 
+    growth_loads: int
+    """Batches that the median is taken of."""
+
     catch_up_events: int
     """Deliveries that wait at once."""
 
@@ -60,6 +63,7 @@ _FULL = Sizes(
     growth_rows={DUCKDB: 10_000_000, POSTGRESQL: 1_000_000},
     growth_small_rows=100_000,
     growth_batch=100_000,
+    growth_loads=5,
     catch_up_events=10_000_000,
     single_events=20,
     # Twice the quiet time after which a drain run ends: some events find one, others do not.
@@ -70,12 +74,13 @@ _QUICK = Sizes(
     rounds=1,
     events=5_000,
     compared_events=5_000,
-    pool_events=5_000,
+    pool_events=2_000,
     table_rows=25_000,
     warm_loads=3,
-    growth_rows={DUCKDB: 50_000, POSTGRESQL: 50_000},
-    growth_small_rows=5_000,
-    growth_batch=5_000,
+    growth_rows={DUCKDB: 10_000, POSTGRESQL: 10_000},
+    growth_small_rows=2_000,
+    growth_batch=1_000,
+    growth_loads=1,
     catch_up_events=20_000,
     single_events=3,
     longest_pause=3,

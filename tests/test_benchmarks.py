@@ -46,8 +46,21 @@ def _processes_of(folder: Path) -> list[str]:
             ["acks/s, 1 connection", "p99, ms, 64 connections"],
         ),
         (
-            ["--only=load", "--events=300"],
+            ["--only=load", "--warehouse=duckdb", "--events=300"],
             ["events/s, into an empty table", "peak memory", "ms to load 100 events"],
+        ),
+        (
+            # Without the peers, whose packages are an extra.
+            [
+                *("--only=compare", "--only=growth", "--warehouse=duckdb", "--events=300"),
+                *("--side=ours", "--side=json-transform"),
+            ],
+            [
+                "customerio-pipeline, measured first",
+                "limit: `json_transform`",
+                "ms to merge and commit into",
+                "peak memory with",
+            ],
         ),
     ],
 )
@@ -71,7 +84,7 @@ def test_a_table_is_printed_and_nothing_is_left(
 
 def test_ctrl_c_leaves_nothing(tmp_path: Path) -> None:
     """In the midst of the work the folder is removed and no process goes on."""
-    with _start(tmp_path, "--only=load", "--events=100000") as process:
+    with _start(tmp_path, "--only=load", "--warehouse=duckdb", "--events=100000") as process:
         assert process.stderr is not None
         assert any("Simulating" in line for line in process.stderr)
         assert len(list(tmp_path.iterdir())) == 1
