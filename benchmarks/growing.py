@@ -45,8 +45,8 @@ class _Growth:
         size = str(sizes.growth_batch)
         yield heading(
             f"Growth in {self._warehouses.title}: batches of {sizes.growth_batch:,} deliveries, 1%"
-            f" of them repeats of events in the table; one process a table, median of {sizes.growth_loads}"
-            f" after {_WARM_UPS}, caches warm"
+            f" of them repeats of events in the table; one process a table, median of"
+            f" {sizes.growth_loads} after {_WARM_UPS}, caches warm"
         )
         merges = many["merge_ms"][size] / few["merge_ms"][size]
         yield Row(

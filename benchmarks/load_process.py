@@ -14,6 +14,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, cast
 
+from benchmarks.errors import BenchmarkError
 from benchmarks.landed_events import Chunk, write_chunk
 from benchmarks.stopwatch import Stopwatch
 from customerio_pipeline.errors import PipelineError
@@ -115,9 +116,12 @@ def _warm(loader: Loader, target: _TimedTarget, arguments: argparse.Namespace) -
             )
             first += size
             began = time.perf_counter()
-            loader.load_next()
+            report = loader.load_next()
+            milliseconds = (time.perf_counter() - began) * 1000
+            if report is None or report.deliveries != size:
+                raise BenchmarkError(f"{size:,} deliveries were not loaded as one batch.")
             if at >= arguments.warm_ups:
-                loads.append((time.perf_counter() - began) * 1000)
+                loads.append(milliseconds)
                 merge.append(target.merge_seconds * 1000)
     return {"ms": _medians(took), "merge_ms": _medians(merges)}
 
