@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Protocol
 
 import psycopg
+from psycopg import sql
 
 from benchmarks.errors import BenchmarkError
 from benchmarks.processes import cpu_seconds_of_all
@@ -148,12 +149,17 @@ class _Server:
 
     def warm(self, name: str) -> None:
         with psycopg.connect(self.url(name), autocommit=True) as connection:
-            connection.execute("CREATE EXTENSION IF NOT EXISTS pg_prewarm")
-            connection.execute(
-                "SELECT pg_prewarm(oid) FROM pg_class WHERE relkind IN ('r', 'i')"
-                " AND relnamespace NOT IN ('pg_catalog'::regnamespace)"
-            )
-            connection.execute("DROP EXTENSION pg_prewarm")
+            tables = connection.execute(
+                "SELECT oid::regclass::text FROM pg_class WHERE relkind = 'r'"
+                " AND relnamespace NOT IN ('pg_catalog'::regnamespace,"
+                " 'information_schema'::regnamespace)"
+            ).fetchall()
+            # The rows, then the indexes.
+            for avoided in ("enable_indexonlyscan", "enable_seqscan"):
+                connection.execute(sql.SQL("SET {} = off").format(sql.Identifier(avoided)))
+                for (table,) in tables:
+                    connection.execute(sql.SQL("SELECT count(*) FROM {}").format(sql.SQL(table)))
+                connection.execute("RESET ALL")
 
     def drop(self, name: str) -> None:
         self._connection.execute(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
