@@ -5,6 +5,7 @@ import shutil
 import signal
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +16,7 @@ import click
 from benchmarks import catching_up, comparing, freshness, growing, loading, receiving
 from benchmarks.installation import forget_settings
 from benchmarks.machine import describe, sync_ms
-from benchmarks.report import NOT_MEASURED, Row, heading, markdown
+from benchmarks.report import NOT_MEASURED, Row, heading, markdown, number
 from benchmarks.sizes import choose
 from benchmarks.stage import Stage
 from benchmarks.warehouses import DUCKDB, POSTGRESQL
@@ -97,6 +98,7 @@ def _measure(stage: Stage, names: tuple[str, ...]) -> tuple[list[Row], bool]:
     """Return the table, and whether nothing is missing in it."""
     folder = stage.folder
     load_before, sync_before = os.getloadavg()[0], sync_ms(folder)
+    began = time.monotonic()
     rows: list[Row] = []
     is_whole = True
     for name in names:
@@ -114,7 +116,8 @@ def _measure(stage: Stage, names: tuple[str, ...]) -> tuple[list[Row], bool]:
             is_whole = False
         # Gigabytes that nobody needs any more; the pool stays.
         shutil.rmtree(part, ignore_errors=True)
-    return [*describe(folder, load_before, sync_before), *rows], is_whole
+    took = Row("Minutes that all of it took", number((time.monotonic() - began) / 60))
+    return [*describe(folder, load_before, sync_before), took, *rows], is_whole
 
 
 def _interrupt_once() -> None:
