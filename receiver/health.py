@@ -1,12 +1,15 @@
 """Health: ``/health/live`` for a supervisor, ``/health/ready`` for a load balancer and a person."""
 
-from litestar import Response, get
+from litestar import HttpMethod, Response, route
 from litestar.handlers import HTTPRouteHandler
 from litestar.status_codes import HTTP_200_OK, HTTP_503_SERVICE_UNAVAILABLE
 from msgspec import UNSET, Struct, UnsetType
 
 from receiver.live_urls import LiveUrls
 from receiver.storage import Storage
+
+# Load balancers ask with HEAD; the server leaves out the body then.
+_METHODS = (HttpMethod.GET, HttpMethod.HEAD)
 
 
 class Check(Struct, frozen=True):
@@ -24,7 +27,7 @@ class Readiness(Struct, frozen=True):
     checks: dict[str, Check]
 
 
-@get("/health/live", sync_to_thread=False)
+@route("/health/live", http_method=_METHODS, sync_to_thread=False)
 def live() -> dict[str, str]:
     """Answer as long as the worker runs."""
     return {"status": "live"}
@@ -33,7 +36,7 @@ def live() -> dict[str, str]:
 def ready_route(urls: LiveUrls, storage: Storage) -> HTTPRouteHandler:
     """Return the route that tells what is wrong, with 503, or 200 when nothing is."""
 
-    @get("/health/ready", sync_to_thread=False)
+    @route("/health/ready", http_method=_METHODS, sync_to_thread=False)
     def ready() -> Response[Readiness]:
         checks = {
             "spool": _check("The spool", storage.spool_trouble),

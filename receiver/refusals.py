@@ -14,7 +14,6 @@ class Refusal(StrEnum):
     QUEUE_SLOW = "queue_slow"
     LANDING_NOT_WRITABLE = "landing_not_writable"
     REGISTRY_UNREADABLE = "registry_unreadable"
-    BODY_UNREADABLE = "body_unreadable"
     INTERNAL_ERROR = "internal_error"
 
 

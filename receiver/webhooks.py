@@ -29,7 +29,6 @@ PATH = "/v1/webhooks"
 # What is needed to verify a signature later is landed beside this verdict.
 _VERDICT = "unchecked"
 _RETRY_AFTER_SECONDS = 5
-_CHUNKED_UPGRADE = frozenset({b"transfer-encoding", b"upgrade"})
 _HEADER_AT = {name.encode(): at for at, name in enumerate(LANDED_HEADERS)}
 
 log = structlog.get_logger()
@@ -60,6 +59,7 @@ def _answer(status: HTTPStatus, content: dict[str, str], **headers: str) -> Answ
 
 
 STORED = _answer(HTTPStatus.OK, {"status": "stored"})
+NO_WEBHOOK = _answer(HTTPStatus.NOT_FOUND, {"error": "Not Found"})
 UNKNOWN_URL = _answer(HTTPStatus.UNAUTHORIZED, {"error": "unknown webhook URL"})
 ONLY_POST = _answer(HTTPStatus.METHOD_NOT_ALLOWED, {"error": "only POST is taken"}, allow="POST")
 TOO_LARGE = _answer(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, {"error": "the body is too large"})
@@ -88,24 +88,18 @@ class _Headers(NamedTuple):
     announced_bytes: int
     """Length of the body, 0 when it is not said."""
 
-    is_chunked_upgrade: bool
-    """Whether a body in chunks comes with the wish for another protocol."""
-
     @classmethod
     def of(cls, headers: Iterable[tuple[bytes, bytes]]) -> Self:
         """Read the headers of an ASGI scope."""
         landed: list[str | None] = [None] * len(LANDED_HEADERS)
         announced_bytes = 0
-        marks = 0
         for name, value in headers:
             at = _HEADER_AT.get(name)
             if at is not None:
                 landed[at] = value.decode("latin-1")
             elif name == b"content-length":
                 announced_bytes = int(value)
-            elif name in _CHUNKED_UPGRADE:
-                marks += 1
-        return cls(tuple(landed), announced_bytes, marks == len(_CHUNKED_UPGRADE))
+        return cls(tuple(landed), announced_bytes)
 
 
 class _ClientGoneError(Exception):
@@ -178,6 +172,9 @@ class Webhooks:
         return TRY_AGAIN
 
     async def _take(self, call: _Call, scope: Scope, receive: Receive) -> Answer:
+        if not scope["path"].startswith("/"):
+            # A mount takes whatever begins like it: /v1/webhooksX is none of its paths.
+            return NO_WEBHOOK
         if scope.get("method") != "POST":
             return ONLY_POST
         url = await self._urls.find(_token(scope["path"]))
@@ -191,9 +188,6 @@ class Webhooks:
         if headers.announced_bytes > self._max_body_bytes:
             raise _BodyTooLargeError
         body = await self._read_body(call, receive)
-        if not body and (headers.announced_bytes or headers.is_chunked_upgrade):
-            # The server skips the body of a request that asks for an upgrade, say to HTTP/2.
-            raise NotStoredError(Refusal.BODY_UNREADABLE)
         received_ns = time.time_ns()
         await self._spool.append(
             Receipt(url.schema, url.url_id, received_ns, _VERDICT, headers.landed, body)

@@ -10,6 +10,7 @@ import uvicorn
 
 from customerio_pipeline.settings import Settings, load_settings
 from receiver.app import create_app
+from receiver.http_protocol import Http1Protocol
 from receiver.lifeline import when_parent_is_gone
 from receiver.logs import configure_logs
 
@@ -37,7 +38,7 @@ def _config(settings: Settings) -> uvicorn.Config:
     return uvicorn.Config(
         create_app(settings),
         loop="uvloop",
-        http="httptools",
+        http=Http1Protocol,
         ws="none",
         lifespan="on",
         interface="asgi3",

@@ -96,7 +96,19 @@ def test_the_url_may_end_in_a_slash_or_a_query(
     assert receiver.post(url.token + suffix).status_code == 200
 
 
-@pytest.mark.parametrize("path", ["unknown", "", "{token}x", "x{token}", "{token}/x", "%00%ff"])
+@pytest.mark.parametrize(
+    "path",
+    [
+        "unknown",
+        "",
+        "{token}x",
+        "x{token}",
+        "{token}/x",
+        "x%2f..%2f{token}",
+        "{token}%2f..",
+        "%00%ff",
+    ],
+)
 def test_an_unknown_token_gets_401(receiver: Receiver, url: NewUrl, path: str) -> None:
     """Only the whole token of a live URL opens."""
     response = receiver.post(path.replace("{token}", url.token))
@@ -160,19 +172,45 @@ def test_a_sender_gone_in_mid_body_leaves_nothing(receiver: Receiver) -> None:
     assert (row["offset"], row["body"]) == (0, b"whole")
 
 
+H2C = "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\n"
+
+
+@pytest.mark.parametrize("wish", ["", H2C, H2C + "Connection: close\r\n"])
+@pytest.mark.parametrize("version", ["HTTP/1.1", "HTTP/1.0"])
 @pytest.mark.parametrize(
     "framing",
-    ["Content-Length: 2\r\n\r\n{}", "Transfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n"],
+    [
+        "Content-Length: 2\r\n\r\n{}",
+        "Transfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n",
+    ],
 )
-def test_a_body_that_the_server_skips_is_not_acknowledged(
-    receiver: Receiver, url: NewUrl, framing: str
+def test_a_wish_for_another_protocol_is_ignored(
+    receiver: Receiver, url: NewUrl, wish: str, version: str, framing: str
 ) -> None:
-    """A client that asks for HTTP/2 in passing gets 503: its body was not read."""
-    head = f"POST /v1/webhooks/{url.token} HTTP/1.1\r\nHost: a\r\n"
-    upgrade = "Connection: Upgrade\r\nUpgrade: h2c\r\n"
+    """A client that offers HTTP/2 in passing delivers like any other, in whatever pieces."""
+    request = f"POST /v1/webhooks/{url.token} {version}\r\nHost: a\r\n{wish}{framing}".encode()
     with socket.create_connection(("127.0.0.1", receiver.port), PATIENCE_SECONDS) as connection:
-        connection.sendall((head + upgrade + framing).encode())
-        assert connection.recv(65536).startswith(b"HTTP/1.1 503 ")
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        for at in range(0, len(request), 50):
+            connection.sendall(request[at : at + 50])
+        assert connection.recv(65536).startswith(b"HTTP/1.1 200 ")
+
+
+def test_bodies_after_a_wish_for_another_protocol_are_landed(receiver: Receiver) -> None:
+    """Requests that are sent without waiting for answers are each taken whole and once."""
+    url = create_integration(receiver.home, "upgrades")
+    wishes = ["", H2C, H2C.replace("h2c", "websocket"), ""] * 50
+    bodies = [f"body {at}".encode() for at in range(len(wishes))]
+    requests = b"".join(
+        f"POST /v1/webhooks/{url.token} HTTP/1.1\r\nHost: a\r\n{wish}"
+        f"Content-Length: {len(body)}\r\n\r\n".encode()
+        + body
+        for wish, body in zip(wishes, bodies, strict=True)
+    )
+    with socket.create_connection(("127.0.0.1", receiver.port), PATIENCE_SECONDS) as connection:
+        connection.sendall(requests)
+        rows = wait_landed(receiver.landing, "upgrades", len(bodies))
+    assert [row["body"] for row in rows] == bodies
 
 
 def test_an_empty_body_in_chunks_is_stored(receiver: Receiver, url: NewUrl) -> None:
@@ -202,6 +240,20 @@ def test_only_landed_files_are_to_be_seen(receiver: Receiver) -> None:
     assert {path.suffix for path in visible} == {".parquet"}
 
 
-def test_an_unknown_path_gets_404(receiver: Receiver) -> None:
+@pytest.mark.parametrize(
+    "path", ["/", "/v1", "/v1/webhooksX", "/v1/webhooks{token}", "/x/v1/webhooks/{token}"]
+)
+def test_an_unknown_path_gets_404(receiver: Receiver, url: NewUrl, path: str) -> None:
     """There is nothing beside webhooks and health."""
-    assert receiver.http.get(receiver.base_url).status_code == 404
+    path = path.replace("{token}", url.token)
+    response = receiver.http.post(receiver.base_url + path)
+    assert (response.status_code, response.json()) == (404, {"error": "Not Found"})
+
+
+@pytest.mark.parametrize("path", ["/health/live", "/health/ready"])
+def test_health_answers_head_like_get(receiver: Receiver, path: str) -> None:
+    """Load balancers ask so; what differs is the body alone."""
+    got = receiver.http.get(receiver.base_url + path)
+    headed = receiver.http.head(receiver.base_url + path)
+    assert (headed.status_code, headed.headers, headed.content) == (200, got.headers, b"")
+    assert got.content
