@@ -66,6 +66,7 @@ class Receiver:
                 stdout=log,
                 stderr=log,
                 pass_fds=tuple(pass_fds),
+                umask=0o022,
             )
 
     @property

@@ -2,6 +2,7 @@
 
 import os
 import socket
+import stat
 from collections.abc import Iterator
 from datetime import UTC, datetime
 
@@ -238,6 +239,18 @@ def test_only_landed_files_are_to_be_seen(receiver: Receiver) -> None:
     wait_landed(receiver.landing, "visible", 1)
     visible = [path for path in receiver.landing.rglob("[!.]*") if path.is_file()]
     assert {path.suffix for path in visible} == {".parquet"}
+
+
+def test_landed_files_are_not_for_others(receiver: Receiver) -> None:
+    """They hold personal data: the owner writes, the group reads."""
+    url = create_integration(receiver.home, "private")
+    receiver.post(url.token)
+    wait_landed(receiver.landing, "private", 1)
+    modes = {
+        (path.is_dir(), stat.S_IMODE(path.stat().st_mode))
+        for path in receiver.landing.glob("integration=private/**/[!.]*")
+    }
+    assert modes == {(True, 0o750), (False, 0o640)}
 
 
 @pytest.mark.parametrize(

@@ -102,6 +102,13 @@ def _wait_until(condition: Callable[[], bool], what: str) -> None:
         time.sleep(0.5)
 
 
+def _is_ready(port: int) -> bool:
+    try:
+        return httpx.get(f"http://127.0.0.1:{port}/health/ready").is_success
+    except httpx.TransportError:
+        return False
+
+
 def _sensors(dagster_url: str) -> set[str]:
     """Return the sensors that Dagster's daemon has ticked."""
     query = """{ repositoriesOrError { ... on RepositoryConnection { nodes { sensors {
@@ -119,7 +126,7 @@ def _sensors(dagster_url: str) -> set[str]:
 def test_the_demo_shows_rows_and_ctrl_c_stops_every_process(
     home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Rows appear, a new integration is picked up without a restart, nothing is left behind."""
+    """Rows appear, new integrations do as well; nothing is left behind, nor readable for others."""
     port, dagster_port = free_port(), free_port()
     dagster_url = f"http://127.0.0.1:{dagster_port}"
     options = [f"--port={port}", f"--dagster-port={dagster_port}"]
@@ -153,6 +160,7 @@ def test_the_demo_shows_rows_and_ctrl_c_stops_every_process(
     logs = {log.name for log in (home / "logs").iterdir()}
     assert {"receiver.log", "code-server.log", "webserver.log", "daemon.log"} <= logs
     assert all(token not in (home / "logs" / name).read_text() for name in logs)
+    assert [path for path in (home, *home.rglob("*")) if path.stat().st_mode & 0o007] == []
 
 
 @pytest.mark.parametrize("option", ["--port", "--dagster-port"])
@@ -203,6 +211,19 @@ def test_a_process_that_dies_stops_all_the_others(home: Path, tmp_path: Path) ->
     assert _processes_of(home) == set()
 
 
+@pytest.mark.xdist_group("up")
+def test_a_killed_up_takes_its_processes_with_it(home: Path) -> None:
+    """Even SIGKILL, which it cannot see coming, leaves nothing behind; all drain first."""
+    port = free_port()
+    with _running_up(f"--port={port}", f"--dagster-port={free_port()}") as process:
+        _wait_until(lambda: _is_ready(port), "the receiver is ready")
+        assert len(_processes_of(home)) >= 5
+        process.kill()
+
+        _wait_until(lambda: not _processes_of(home), "all others are gone")
+    assert '"event":"stopped"' in (home / "logs" / "receiver.log").read_text()
+
+
 class TestDemoUrls:
     """Which webhook URL a demo uses: tokens are known only when they are made."""
 
@@ -246,16 +267,40 @@ class TestProcesses:
 
         async def start_and_stop() -> int:
             processes = Processes(tmp_path, dict(os.environ))
-            processes.start("stubborn", ["sh", "-c", script])
+            processes.start("stubborn", ["sh", "-c", script], grace_seconds=0.3)
             log = tmp_path / "stubborn.log"
             while not (written := log.read_text()):  # noqa: ASYNC110  no event tells
                 await asyncio.sleep(0.02)
-            await processes.stop(grace_seconds=0.3)
+            await processes.stop()
             return int(written)
 
         grandchild = asyncio.run(start_and_stop())
 
         _wait_until(lambda: not _is_running(grandchild), "the grandchild is dead")
+
+    def test_nothing_is_left_of_a_killed_parent(self, tmp_path: Path) -> None:
+        """What it started has its grace, then it is killed; what ended before does not count."""
+        script = f"""
+import asyncio, os
+from pathlib import Path
+from customerio_pipeline.cli.processes import Processes
+
+async def main():
+    processes = Processes(Path({str(tmp_path)!r}), dict(os.environ))
+    await processes.run("over", ["true"])
+    processes.start("stubborn", ["sh", "-c", "trap '' TERM; sleep 300 & echo $!; wait"], 0.3)
+    await processes.watch()
+
+asyncio.run(main())
+"""
+        log = tmp_path / "stubborn.log"
+        with subprocess.Popen([sys.executable, "-c", script], cwd=PROJECT) as parent:
+            _wait_until(lambda: log.exists() and log.read_text() != "", "a grandchild runs")
+            parent.kill()
+
+        grandchild = int(log.read_text())
+        _wait_until(lambda: not _is_running(grandchild), "the grandchild is dead")
+        assert (tmp_path / "guard.log").read_text() == ""
 
     def test_the_death_of_a_process_is_noticed(self, tmp_path: Path) -> None:
         """With its exit code and the end of its log."""
@@ -263,7 +308,10 @@ class TestProcesses:
         async def watch() -> None:
             processes = Processes(tmp_path, dict(os.environ))
             processes.start("brief", ["sh", "-c", "echo last words; exit 3"])
-            await processes.watch()
+            try:
+                await processes.watch()
+            finally:
+                await processes.stop()
 
         with pytest.raises(ProcessError, match=r"brief ended \(exit code 3\)[^$]*last words"):
             asyncio.run(watch())

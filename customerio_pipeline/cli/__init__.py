@@ -1,6 +1,7 @@
 """The command line: ``customerio-pipeline``; one module per command, imported when it is used."""
 
 import importlib
+import os
 import sys
 
 import click
@@ -19,6 +20,10 @@ _COMMANDS = {
     "up": "customerio_pipeline.cli.up:up",
     "urls": "customerio_pipeline.cli.urls:urls",
 }
+
+
+# What is written holds personal data: nothing of it for others; a stricter umask stays.
+_NOT_FOR_OTHERS = 0o027
 
 
 class _LazyGroup(click.Group):
@@ -44,6 +49,7 @@ def cli() -> None:
 
 def main() -> None:
     """Run the command line; a user's mistake prints one sentence and no traceback."""
+    os.umask(os.umask(_NOT_FOR_OTHERS) | _NOT_FOR_OTHERS)
     try:
         cli()
     except PipelineError as error:

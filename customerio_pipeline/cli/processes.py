@@ -5,6 +5,7 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
@@ -13,10 +14,11 @@ from typing import NamedTuple
 
 import httpx
 
+from customerio_pipeline.cli import process_groups
 from customerio_pipeline.errors import PipelineError
 
 _POLL_SECONDS = 0.1
-_GRACE_SECONDS = 6.0
+_GRACE_SECONDS = 4.0
 _TAIL_LINES = 15
 
 
@@ -34,6 +36,7 @@ class _Child(NamedTuple):
     name: str
     process: subprocess.Popen[bytes]
     log: Path
+    grace_seconds: float
 
 
 class Processes:
@@ -44,21 +47,26 @@ class Processes:
         self._logs = logs
         self._environment = dict(environment)
         self._children: list[_Child] = []
+        guarded, self._lifeline = os.pipe()
+        # It lives on when this process is killed, and stops the others then.
+        self._guard = self._start(
+            "guard", [sys.executable, "-I", process_groups.__file__, str(guarded)], guarded
+        )
+        os.close(guarded)
 
-    def start(self, name: str, command: Sequence[str]) -> None:
-        """Start a process; its output goes to ``<name>.log``."""
-        self._logs.mkdir(parents=True, exist_ok=True)
-        log = self._logs / f"{name}.log"
-        with log.open("ab") as output:
-            process = subprocess.Popen(  # noqa: S603  commands of ours
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                env=self._environment,
-                start_new_session=True,
-            )
-        self._children.append(_Child(name, process, log))
+    def start(
+        self, name: str, command: Sequence[str], grace_seconds: float = _GRACE_SECONDS
+    ) -> None:
+        """Start a process; its output goes to ``<name>.log``.
+
+        Args:
+            name: names it in errors, and its log.
+            command: and its arguments.
+            grace_seconds: what it and all it starts may take to end when they are stopped.
+        """
+        child = self._start(name, command)._replace(grace_seconds=grace_seconds)
+        self._children.append(child)
+        self._tell_guard(f"{child.process.pid} {grace_seconds}")
 
     async def run(self, name: str, command: Sequence[str]) -> None:
         """Run a process to its end.
@@ -72,7 +80,8 @@ class Processes:
             while child.process.poll() is None:  # noqa: ASYNC110  no event tells
                 await asyncio.sleep(_POLL_SECONDS)
         finally:
-            _signal_group(child, signal.SIGKILL)
+            process_groups.signal_group(child.process.pid, signal.SIGKILL)
+            self._tell_guard(f"{child.process.pid}")
         if child.process.returncode != 0:
             raise _failure(child)
 
@@ -83,25 +92,40 @@ class Processes:
             ProcessError: a process ended.
         """
         while True:
-            for child in self._children:
+            for child in (self._guard, *self._children):
                 if child.process.poll() is not None:
                     raise _failure(child)
             await asyncio.sleep(_POLL_SECONDS)
 
-    async def stop(self, grace_seconds: float = _GRACE_SECONDS) -> None:
-        """Stop every process of every group: politely first, after `grace_seconds` by force."""
-        for child in self._children:
-            _signal_group(child, signal.SIGTERM)
-        clock = asyncio.get_running_loop().time
-        deadline = clock() + grace_seconds
-        while any(_is_alive(child) for child in self._children):
-            if clock() > deadline:
-                for child in self._children:
-                    _signal_group(child, signal.SIGKILL)
-                    child.process.wait()
-                break
-            await asyncio.sleep(_POLL_SECONDS)
+    async def stop(self) -> None:
+        """Stop every process of every group: politely first, after its grace by force."""
+        await asyncio.to_thread(
+            process_groups.stop_groups,
+            {child.process.pid: child.grace_seconds for child in self._children},
+            reap=lambda: [child.process.poll() for child in self._children],
+        )
         self._children.clear()
+        os.close(self._lifeline)
+        self._guard.process.wait()
+
+    def _start(self, name: str, command: Sequence[str], *inherited: int) -> _Child:
+        self._logs.mkdir(parents=True, exist_ok=True)
+        log = self._logs / f"{name}.log"
+        with log.open("ab") as output:
+            process = subprocess.Popen(  # noqa: S603  commands of ours
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                env=self._environment,
+                pass_fds=inherited,
+                start_new_session=True,
+            )
+        return _Child(name, process, log, _GRACE_SECONDS)
+
+    def _tell_guard(self, line: str) -> None:
+        with suppress(BrokenPipeError):  # its death is noticed by who watches
+            os.write(self._lifeline, f"{line}\n".encode())
 
 
 def check_port_is_free(host: str, port: int, option: str) -> None:
@@ -184,18 +208,3 @@ def _failure(child: _Child) -> ProcessError:
     with child.log.open(encoding="utf-8", errors="replace") as log:
         tail = "".join(deque(log, maxlen=_TAIL_LINES)).rstrip()
     return ProcessError(f"{child.name} ended ({how}); the end of {child.log}:\n{tail}")
-
-
-def _is_alive(child: _Child) -> bool:
-    """Tell whether any process of the child's group is left."""
-    child.process.poll()  # a dead leader would count until it is waited for
-    try:
-        os.killpg(child.process.pid, 0)
-    except ProcessLookupError:
-        return False
-    return True
-
-
-def _signal_group(child: _Child, signal_number: signal.Signals) -> None:
-    with suppress(ProcessLookupError):
-        os.killpg(child.process.pid, signal_number)

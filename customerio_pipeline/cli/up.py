@@ -27,6 +27,10 @@ _ANY_HOST = frozenset({"0.0.0.0", "::"})  # noqa: S104  compared with, not bound
 _BIN = Path(sys.executable).parent
 _READY_SECONDS = 60.0
 _DEMO_RUN_SECONDS = 60.0
+# All ends within 10 s. What the receiver stored and what a run committed is safe in any case; but
+# requests shall be answered, and a run that is killed would have to be found dead first.
+_LONG_GRACE_SECONDS = 8.0
+_CODE_SERVER_CALL_SECONDS = 1
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -55,6 +59,7 @@ class _Installation:
             "CUSTOMERIO_DAGSTER_URL": self.settings.dagster_url,
             "CUSTOMERIO_LOAD_MAX_SECONDS": str(self.settings.load_max_seconds),
             "DAGSTER_HOME": str(self.dagster_home),
+            "DAGSTER_GRPC_SHUTDOWN_GRACE_PERIOD": str(_CODE_SERVER_CALL_SECONDS),
         }
 
 
@@ -175,7 +180,7 @@ async def _serve(installation: _Installation, processes: Processes, demo: Demo |
 def _start_receiver(installation: _Installation, processes: Processes) -> None:
     command = [str(_BIN / "customerio-pipeline"), "receiver"]
     options = [f"--host={installation.host}", f"--port={installation.port}"]
-    processes.start("receiver", [*command, *options])
+    processes.start("receiver", [*command, *options], _LONG_GRACE_SECONDS)
 
 
 async def _start_dagster(installation: _Installation, processes: Processes) -> None:
@@ -195,6 +200,7 @@ async def _start_dagster(installation: _Installation, processes: Processes) -> N
             f"--port={installation.code_server_port}",
             f"--location-name={LOCATION}",
         ],
+        _LONG_GRACE_SECONDS,
     )
     await wait_until_listening(_LOCAL, installation.code_server_port, _READY_SECONDS)
     workspace = f"--workspace={installation.workspace}"
