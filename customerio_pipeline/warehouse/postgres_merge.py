@@ -4,13 +4,20 @@ from collections.abc import Mapping
 from io import BytesIO
 
 import pyarrow as pa
+import pyarrow.compute as pc
 from psycopg import Cursor, sql
 from pyarrow import csv
 
 from customerio_pipeline.landing.offsets import OffsetSet
-from customerio_pipeline.loading.target import SOURCE_KEY, Batch, ColumnType, MergeCounts
+from customerio_pipeline.loading.target import DATA, SOURCE_KEY, Batch, ColumnType, MergeCounts
 from customerio_pipeline.warehouse.postgres_connection import Connection
-from customerio_pipeline.warehouse.postgres_tables import Tables, definitions, qualified
+from customerio_pipeline.warehouse.postgres_tables import (
+    Table,
+    Tables,
+    definitions,
+    qualified,
+    subtable_names,
+)
 from customerio_pipeline.warehouse.table_rows import column_rows, load_row, watermark_rows
 
 _ROWS_A_CHUNK = 256
@@ -56,14 +63,17 @@ class PostgresMerge:
                     )
                 )
             _copy(cursor, _STAGED, batch.rows)
-            inserted, written = _upsert(cursor, schema, batch.columns, tables)
-            _merge_subtables(cursor, schema, batch, tables)
+            inserted, updated = _upsert(cursor, schema, batch.columns, tables[DATA])
             counts = MergeCounts(
                 inserted=inserted,
-                updated=written - inserted,
-                stale=batch.rows.num_rows - written,
+                updated=len(updated),
+                stale=batch.rows.num_rows - inserted - len(updated),
                 row_count=inserted + self._row_count(cursor, schema, loaded_before),
             )
+            if updated:
+                for name in subtable_names(self._connection, schema, tables):
+                    _delete_elements(cursor, schema, name, updated)
+            _insert_elements(cursor, schema, batch, counts)
             _insert_metadata(cursor, schema, batch, counts)
         self._staged = staged
         self._rows_after[schema] = loaded_after, counts.row_count
@@ -119,15 +129,15 @@ def _upsert(
     cursor: Cursor[tuple[object, ...]],
     schema: str,
     columns: Mapping[str, ColumnType],
-    tables: Tables,
-) -> tuple[int, int]:
-    """Merge the staged rows; return how many were inserted, and how many written at all."""
+    data: Table,
+) -> tuple[int, list[str]]:
+    """Merge the staged rows; return how many were inserted, and the event_ids of those updated."""
     names = sql.SQL(", ").join(map(sql.Identifier, columns))
     # The whole row is replaced: columns without a value in the batch, too.
     replaced = sql.SQL(", ").join(
         sql.SQL("{0} = excluded.{0}").format(sql.Identifier(name))
-        for name in tables.columns
-        if name not in tables.generated
+        for name in data.columns
+        if name not in data.generated
     )
     # The latest row of an event_id wins, whatever order files are loaded in (design C5). A row
     # without an order, from before somebody dropped one of the columns, is older than any.
@@ -137,47 +147,48 @@ def _upsert(
         " WHERE ((excluded._sdc_sequence, excluded._sdc_writer, excluded._sdc_offset)"
         "  > (data._sdc_sequence, data._sdc_writer, data._sdc_offset)) IS NOT FALSE"
         # A row that replaced another bears the number of the transaction that locked that.
-        " RETURNING data.xmax = 0 AS is_new)"
-        " SELECT count(*) FILTER (WHERE is_new), count(*) FROM merged"
-    ).format(data=qualified(schema, "data"), names=names, staged=_STAGED, replaced=replaced)
-    [(inserted, written)] = cursor.execute(statement).fetchall()
-    return _number((inserted,)), _number((written,))
+        " RETURNING event_id, data.xmax = 0 AS is_new)"
+        " SELECT count(*) FILTER (WHERE is_new),"
+        "  coalesce(array_agg(event_id) FILTER (WHERE NOT is_new), '{{}}') FROM merged"
+    ).format(data=qualified(schema, DATA), names=names, staged=_STAGED, replaced=replaced)
+    [(inserted, updated)] = cursor.execute(statement).fetchall()
+    return _number((inserted,)), list(updated)  # type: ignore[call-overload]  # an array
 
 
-def _merge_subtables(
-    cursor: Cursor[tuple[object, ...]], schema: str, batch: Batch, tables: Tables
+def _delete_elements(
+    cursor: Cursor[tuple[object, ...]], schema: str, table: str, event_ids: list[str]
 ) -> None:
-    """Put the elements of the rows just written in the place of those of earlier versions."""
-    existing = [name for name, columns in tables.subtables.items() if SOURCE_KEY in columns]
-    if not existing:
+    """Remove the elements of earlier versions of events."""
+    cursor.execute(
+        sql.SQL("DELETE FROM {} WHERE {} = ANY(%s)").format(
+            qualified(schema, table), sql.Identifier(SOURCE_KEY)
+        ),
+        [event_ids],
+    )
+
+
+def _insert_elements(
+    cursor: Cursor[tuple[object, ...]], schema: str, batch: Batch, counts: MergeCounts
+) -> None:
+    """Insert the elements of the rows that were written."""
+    if not batch.subtables:
         return
-    # Of the staged rows those that are in `data` now.
-    written = sql.SQL(
-        "(SELECT event_id FROM {} JOIN {} USING"
-        " (event_id, _sdc_sequence, _sdc_writer, _sdc_offset))"
-    ).format(_STAGED, qualified(schema, "data"))
-    source_key = sql.Identifier(SOURCE_KEY)
-    for name in existing:
-        cursor.execute(
-            sql.SQL("DELETE FROM {} WHERE {} IN {}").format(
-                qualified(schema, name), source_key, written
-            )
-        )
+    stale = _stale(cursor, schema) if counts.stale else []
     for subtable in batch.subtables:
-        staged = sql.Identifier("pg_temp", "elements")
-        cursor.execute(
-            sql.SQL("CREATE TEMPORARY TABLE elements ({}) ON COMMIT DROP").format(
-                definitions(subtable.columns)
-            )
-        )
-        _copy(cursor, staged, subtable.rows)
-        names = sql.SQL(", ").join(map(sql.Identifier, subtable.columns))
-        cursor.execute(
-            sql.SQL("INSERT INTO {} ({}) SELECT {} FROM {} WHERE {} IN {}").format(
-                qualified(schema, subtable.name), names, names, staged, source_key, written
-            )
-        )
-        cursor.execute(sql.SQL("DROP TABLE {}").format(staged))
+        belongs = pc.invert(pc.is_in(subtable.rows[SOURCE_KEY], pa.array(stale, pa.string())))
+        _copy(cursor, qualified(schema, subtable.name), subtable.rows.filter(belongs))
+
+
+def _stale(cursor: Cursor[tuple[object, ...]], schema: str) -> list[object]:
+    """Return the event_ids of staged rows that are older than those in `data`."""
+    order = "({0}._sdc_sequence, {0}._sdc_writer, {0}._sdc_offset)"
+    rows = cursor.execute(
+        sql.SQL(
+            "SELECT event_id FROM {} AS staged JOIN {} AS data USING (event_id)"
+            f" WHERE {order.format('staged')} IS DISTINCT FROM {order.format('data')}"
+        ).format(_STAGED, qualified(schema, DATA))
+    ).fetchall()
+    return [event_id for (event_id,) in rows]
 
 
 def _insert_metadata(

@@ -7,14 +7,7 @@ from typing import NamedTuple
 from psycopg import errors, sql
 
 from customerio_pipeline.errors import WarehouseError
-from customerio_pipeline.loading.names import unique_name
-from customerio_pipeline.loading.target import (
-    DATA,
-    SOURCE_KEY,
-    ColumnType,
-    Subtable,
-    TableColumns,
-)
+from customerio_pipeline.loading.target import DATA, SOURCE_KEY, Batch, ColumnType
 from customerio_pipeline.warehouse.postgres_connection import Connection
 
 COLUMN_TYPES = {
@@ -54,23 +47,37 @@ _LOCK_PAUSE_SECONDS = 1.0
 shortly, lets them pass, and tries again."""
 
 
-class Tables(NamedTuple):
-    """What a schema holds now."""
+class Table(NamedTuple):
+    """What a table is like now."""
 
-    names: frozenset[str]
-    """Of those tables that loading uses."""
+    columns: dict[str, ColumnType | None]
+    """In their order; None for a type that loading never makes."""
 
-    columns: TableColumns
-    """Columns of `data` in their order."""
+    generated: set[str]
+    """Columns that cannot be written."""
 
-    subtables: Mapping[str, TableColumns]
-    """Columns of tables that may be subtables."""
+    unique: set[frozenset[str]]
+    """Columns that an index holds unique together, so that a merge can rely on it."""
 
-    generated: frozenset[str]
-    """Columns of `data` that cannot be written."""
 
-    is_unique: bool
-    """Whether an index holds event_id unique, as the merge needs it."""
+Tables = Mapping[str, Table]
+"""The tables of a schema by name."""
+
+
+class Wanted(NamedTuple):
+    """A table that a batch needs."""
+
+    name: str
+    columns: Mapping[str, ColumnType]
+    key: tuple[str, ...]
+
+
+def wanted_tables(batch: Batch) -> list[Wanted]:
+    """Return `data` and the subtables that a batch has rows for."""
+    return [
+        Wanted(DATA, batch.columns, ("event_id",)),
+        *(Wanted(table.name, table.columns, table.key) for table in batch.subtables),
+    ]
 
 
 def qualified(schema: str, table: str) -> sql.Identifier:
@@ -80,74 +87,75 @@ def qualified(schema: str, table: str) -> sql.Identifier:
 
 def look(connection: Connection, schema: str) -> Tables:
     """Read from the catalog what the schema holds; nothing when it is not there."""
-    rows = connection.execute(
+    tables: dict[str, Table] = {}
+    for table, name, kind, is_generated in connection.execute(
         "SELECT relname, attname, format_type(atttypid, atttypmod),"
-        " attgenerated <> '' OR attidentity = 'a',"
-        " EXISTS (SELECT FROM pg_index WHERE indrelid = attrelid AND indisunique AND indisvalid"
-        "  AND indimmediate AND indpred IS NULL AND indnkeyatts = 1 AND indkey[0] = attnum)"
-        " FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace"
-        " JOIN pg_attribute ON attrelid = pg_class.oid"
-        " WHERE nspname = %s AND (relname = ANY(%s) OR relname LIKE 'data\\_\\_%%')"
-        " AND relkind IN ('r', 'p') AND attnum > 0 AND NOT attisdropped"
-        " ORDER BY relname, attnum",
-        [schema, [DATA, *METADATA_TABLES]],
-    ).fetchall()
-    columns = [row[1:] for row in rows if row[0] == DATA]
-    subtables: dict[str, dict[str, ColumnType | None]] = {}
-    for table, name, kind, _, _ in rows:
-        if table != DATA and table not in METADATA_TABLES:
-            subtables.setdefault(str(table), {})[str(name)] = _TYPES_BY_NAME.get(str(kind))
-    return Tables(
-        names=frozenset(str(row[0]) for row in rows) - subtables.keys(),
-        subtables=subtables,
-        columns={str(name): _TYPES_BY_NAME.get(str(kind)) for name, kind, _, _ in columns},
-        generated=frozenset(str(name) for name, _, generated, _ in columns if generated),
-        is_unique=any(name == "event_id" and unique for name, _, _, unique in columns),
-    )
+        " attgenerated <> '' OR attidentity = 'a'"
+        " FROM pg_class JOIN pg_attribute ON attrelid = pg_class.oid"
+        " WHERE relnamespace = to_regnamespace(%s)::oid AND relkind = 'r'"
+        " AND attnum > 0 AND NOT attisdropped ORDER BY attnum",
+        [_quoted(schema)],
+    ):
+        found = tables.setdefault(str(table), Table({}, set(), set()))
+        found.columns[str(name)] = _TYPES_BY_NAME.get(str(kind))
+        if is_generated:
+            found.generated.add(str(name))
+    for table, names in connection.execute(
+        "SELECT relname, ARRAY(SELECT attname::text FROM pg_attribute"
+        "  WHERE attrelid = indrelid AND attnum = ANY(indkey[0:indnkeyatts - 1]))"
+        " FROM pg_index JOIN pg_class ON pg_class.oid = indrelid"
+        " WHERE relnamespace = to_regnamespace(%s)::oid AND relkind = 'r' AND indisunique"
+        # Neither half-made, nor deferred, nor of some rows only, nor of expressions.
+        " AND indisvalid AND indimmediate AND indpred IS NULL AND indexprs IS NULL",
+        [_quoted(schema)],
+    ):
+        tables[str(table)].unique.add(frozenset(names))  # type: ignore[call-overload]  # an array
+    return tables
 
 
 def evolve(
-    connection: Connection,
-    schema: str,
-    columns: Mapping[str, ColumnType],
-    subtables: Sequence[Subtable],
-    wait_seconds: float,
+    connection: Connection, schema: str, wanted: Sequence[Wanted], wait_seconds: float
 ) -> Tables:
     """Create what the schema lacks; return what it holds then.
 
-    In a transaction of its own, so that `data` is locked for a moment only and not while rows are
+    In a transaction of its own, so that a table is locked for a moment only and not while rows are
     merged. New columns are empty until then.
 
     Raises:
-        psycopg.Error: the server refuses; ``LockNotAvailable`` when readers kept `data` busy.
-        WarehouseError: event_id is not unique any more.
+        psycopg.Error: the server refuses; ``LockNotAvailable`` when readers kept a table busy.
+        WarehouseError: a table is not what the merge needs and cannot be made so.
     """
     deadline = time.monotonic() + wait_seconds
     while True:
         tables = look(connection, schema)
-        if _is_complete(tables, columns) and all(
-            subtable.columns.keys() <= tables.subtables.get(subtable.name, {}).keys()
-            for subtable in subtables
+        if METADATA_TABLES.keys() <= tables.keys() and all(
+            _is_complete(table, tables.get(table.name)) for table in wanted
         ):
             return tables
         try:
             with connection.transaction():
-                _create_tables(connection, schema, tables)
-                if "data" not in tables.names:
-                    _create_data(connection, schema, columns)
-                elif "event_id" not in tables.columns:
-                    raise WarehouseError(
-                        f"The table {schema}.data has no column event_id: drop the table, and the"
-                        " next load fills it from landing."
-                    )
-                else:
-                    _change_data(connection, schema, columns, tables)
-                for subtable in subtables:
-                    _evolve_subtable(connection, schema, subtable, tables)
+                _create_schema(connection, schema)
+                for name in METADATA_TABLES.keys() - tables.keys():
+                    _create(connection, schema, name, sql.SQL(METADATA_TABLES[name]))
+                for table in wanted:
+                    _evolve_table(connection, schema, table, tables.get(table.name))
+                if DATA not in tables:
+                    _forget_loads(connection, schema, tables)
         except errors.LockNotAvailable:
             if time.monotonic() > deadline:
                 raise
             time.sleep(_LOCK_PAUSE_SECONDS)
+
+
+def subtable_names(connection: Connection, schema: str, tables: Tables) -> list[str]:
+    """Return the tables of arrays that the schema has."""
+    rows = connection.execute(
+        sql.SQL("SELECT DISTINCT table_name FROM {} WHERE table_name <> %s").format(
+            qualified(schema, "_sdc_columns")
+        ),
+        [DATA],
+    ).fetchall()
+    return sorted(str(name) for (name,) in rows if name in tables)
 
 
 def definitions(columns: Mapping[str, ColumnType]) -> sql.Composed:
@@ -159,97 +167,98 @@ def _definition(name: str, kind: ColumnType) -> sql.Composed:
     return sql.SQL("{} {}").format(sql.Identifier(name), sql.SQL(COLUMN_TYPES[kind]))
 
 
-def _is_complete(tables: Tables, columns: Mapping[str, ColumnType]) -> bool:
+def _quoted(name: str) -> str:
+    return f'"{name}"'
+
+
+def _is_complete(wanted: Wanted, table: Table | None) -> bool:
     return (
-        len(tables.names) == 1 + len(METADATA_TABLES)
-        and columns.keys() <= tables.columns.keys()
-        and tables.is_unique
+        table is not None
+        and wanted.columns.keys() <= table.columns.keys()
+        and frozenset(wanted.key) in table.unique
     )
 
 
-def _create_tables(connection: Connection, schema: str, tables: Tables) -> None:
-    [(is_there,)] = connection.execute(
-        "SELECT EXISTS (SELECT FROM pg_namespace WHERE nspname = %s)", [schema]
+def _create_schema(connection: Connection, schema: str) -> None:
+    [(is_missing,)] = connection.execute(
+        "SELECT to_regnamespace(%s) IS NULL", [_quoted(schema)]
     ).fetchall()
-    if not is_there:  # IF NOT EXISTS needs the privilege to create even where it is
+    if is_missing:  # IF NOT EXISTS needs the privilege to create even where it is
         connection.execute(sql.SQL("CREATE SCHEMA {}").format(sql.Identifier(schema)))
-    for table in METADATA_TABLES.keys() - tables.names:
-        connection.execute(
-            sql.SQL("CREATE TABLE {} ({})").format(
-                qualified(schema, table), sql.SQL(METADATA_TABLES[table])
+
+
+def _create(connection: Connection, schema: str, name: str, columns: sql.Composable) -> None:
+    connection.execute(sql.SQL("CREATE TABLE {} ({})").format(qualified(schema, name), columns))
+
+
+def _evolve_table(connection: Connection, schema: str, wanted: Wanted, table: Table | None) -> None:
+    if table is None:
+        key = sql.SQL(", ").join(map(sql.Identifier, wanted.key))
+        columns = sql.SQL("{}, CONSTRAINT {} PRIMARY KEY ({})").format(
+            definitions(wanted.columns), sql.Identifier(_key_name(wanted.name)), key
+        )
+        _create(connection, schema, wanted.name, columns)
+        if SOURCE_KEY in wanted.key:
+            # The primary key, in the order that Stitch gives it, does not find an event's elements.
+            connection.execute(
+                sql.SQL("CREATE INDEX ON {} ({})").format(
+                    qualified(schema, wanted.name), sql.Identifier(SOURCE_KEY)
+                )
             )
+        return
+    if lacking := [name for name in wanted.key if name not in table.columns]:
+        raise WarehouseError(
+            f"The table {schema}.{wanted.name} has no column {lacking[0]} any more: drop the table"
+            f" {schema}.{DATA}, and the next load fills everything from landing."
         )
-
-
-def _create_data(connection: Connection, schema: str, columns: Mapping[str, ColumnType]) -> None:
-    connection.execute(
-        sql.SQL("CREATE TABLE {} ({}, CONSTRAINT data_pkey PRIMARY KEY (event_id))").format(
-            qualified(schema, "data"), definitions(columns)
-        )
-    )
-    # Where somebody dropped `data`, all that was loaded is pending again.
-    for table in METADATA_TABLES:
-        connection.execute(sql.SQL("DELETE FROM {}").format(qualified(schema, table)))
-
-
-def _change_data(
-    connection: Connection, schema: str, columns: Mapping[str, ColumnType], tables: Tables
-) -> None:
-    data = qualified(schema, "data")
     changes: list[sql.Composable] = [
         sql.SQL("ADD COLUMN {}").format(_definition(name, kind))
-        for name, kind in columns.items()
-        if name not in tables.columns
+        for name, kind in wanted.columns.items()
+        if name not in table.columns
     ]
-    if not tables.is_unique:
-        changes.append(_primary_key(connection, schema))
+    if frozenset(wanted.key) not in table.unique:
+        changes.append(_primary_key(connection, schema, wanted))
     if changes:
         connection.execute(sql.SQL(f"SET LOCAL lock_timeout = '{_LOCK_TIMEOUT}'"))
-        connection.execute(sql.SQL("ALTER TABLE {} {}").format(data, sql.SQL(", ").join(changes)))
-
-
-def _evolve_subtable(
-    connection: Connection, schema: str, subtable: Subtable, tables: Tables
-) -> None:
-    """Create a subtable with its primary key (stitch-loading 4.5), or add columns to it."""
-    name = qualified(schema, subtable.name)
-    existing = tables.subtables.get(subtable.name)
-    if existing is None:
-        key = sql.SQL(", ").join(map(sql.Identifier, subtable.key))
         connection.execute(
-            sql.SQL("CREATE TABLE {} ({}, CONSTRAINT {} PRIMARY KEY ({}))").format(
-                name,
-                definitions(subtable.columns),
-                sql.Identifier(unique_name(f"{subtable.name}_pkey", ())),
-                key,
+            sql.SQL("ALTER TABLE {} {}").format(
+                qualified(schema, wanted.name), sql.SQL(", ").join(changes)
             )
         )
-        # By which the elements of an event are found.
-        connection.execute(
-            sql.SQL("CREATE INDEX ON {} ({})").format(name, sql.Identifier(SOURCE_KEY))
-        )
-        return
-    changes = [
-        sql.SQL("ADD COLUMN {}").format(_definition(column, kind))
-        for column, kind in subtable.columns.items()
-        if column not in existing
-    ]
-    if changes:
-        connection.execute(sql.SQL(f"SET LOCAL lock_timeout = '{_LOCK_TIMEOUT}'"))
-        connection.execute(sql.SQL("ALTER TABLE {} {}").format(name, sql.SQL(", ").join(changes)))
 
 
-def _primary_key(connection: Connection, schema: str) -> sql.SQL:
+def _primary_key(connection: Connection, schema: str, wanted: Wanted) -> sql.Composable:
     """Build the index of a primary key that somebody dropped; return how to make it the key.
 
     The index is built under a lock that leaves readers alone.
     """
-    data = qualified(schema, "data")
+    index = sql.Identifier(_key_name(wanted.name))
+    key = sql.SQL(", ").join(map(sql.Identifier, wanted.key))
     try:
-        connection.execute(sql.SQL("CREATE UNIQUE INDEX data_pkey ON {} (event_id)").format(data))
+        connection.execute(
+            sql.SQL("CREATE UNIQUE INDEX {} ON {} ({})").format(
+                index, qualified(schema, wanted.name), key
+            )
+        )
     except errors.UniqueViolation:
         raise WarehouseError(
-            f"The table {schema}.data has lost its primary key and holds an event_id twice: delete"
-            " the surplus rows, or drop the table, and the next load goes on."
+            f"The table {schema}.{wanted.name} lost its primary key and holds the same"
+            f" {', '.join(wanted.key)} twice: delete the surplus rows, or drop {schema}.{DATA} to"
+            " have everything filled from landing."
         ) from None
-    return sql.SQL("ADD CONSTRAINT data_pkey PRIMARY KEY USING INDEX data_pkey")
+    return sql.SQL("ADD CONSTRAINT {0} PRIMARY KEY USING INDEX {0}").format(index)
+
+
+def _key_name(table: str) -> str:
+    """Return Stitch's name of a primary key; the server cuts the last letter where it must."""
+    return f"{table}_pkey"
+
+
+def _forget_loads(connection: Connection, schema: str, tables: Tables) -> None:
+    """Make all that was loaded pending again where somebody dropped `data`.
+
+    The mapping stays, and with it the names of the columns.
+    """
+    emptied = ["_sdc_watermarks", "_sdc_rejected", "_sdc_loads"]
+    for table in [*emptied, *subtable_names(connection, schema, tables)]:
+        connection.execute(sql.SQL("DELETE FROM {}").format(qualified(schema, table)))

@@ -13,8 +13,11 @@ from customerio_pipeline.warehouse.postgres_connection import Connection, Postgr
 from customerio_pipeline.warehouse.postgres_errors import is_lost, sentence
 from customerio_pipeline.warehouse.postgres_merge import PostgresMerge
 from customerio_pipeline.warehouse.postgres_query import run_query
-from customerio_pipeline.warehouse.postgres_tables import evolve, look, qualified
+from customerio_pipeline.warehouse.postgres_tables import evolve, look, qualified, wanted_tables
 from customerio_pipeline.warehouse.table_rows import schema_state
+
+_WATERMARK = ("writer", "first_offset", "next_offset")
+_MAPPING = ("name", "type", "path", "kind", "base_name", "table_name")
 
 
 class PostgresTarget:
@@ -48,27 +51,21 @@ class PostgresTarget:
             with connection.transaction():
                 connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
                 tables = look(connection, schema)
-                if not {"data", "_sdc_watermarks", "_sdc_columns"} <= tables.names:
-                    return SchemaState({}, (), tables.columns)
-                watermarks = connection.execute(
-                    sql.SQL("SELECT writer, first_offset, next_offset FROM {}").format(
-                        qualified(schema, "_sdc_watermarks")
-                    )
-                ).fetchall()
-                columns = connection.execute(
-                    sql.SQL("SELECT name, type, path, kind, base_name, table_name FROM {}").format(
-                        qualified(schema, "_sdc_columns")
-                    )
-                ).fetchall()
-        found = {DATA: tables.columns, **tables.subtables}
-        return schema_state(watermarks, columns, found)  # type: ignore[arg-type]  # as declared
+                if not {"_sdc_watermarks", "_sdc_columns"} <= tables.keys():
+                    return SchemaState({}, (), {})
+                watermarks = _rows(connection, schema, "_sdc_watermarks", _WATERMARK)
+                columns = _rows(connection, schema, "_sdc_columns", _MAPPING)
+        return schema_state(
+            # Where somebody dropped `data`, everything is to be loaded again.
+            watermarks if DATA in tables else (),  # type: ignore[arg-type]  # as declared
+            columns,  # type: ignore[arg-type]  # as declared
+            {name: table.columns for name, table in tables.items()},
+        )
 
     def merge(self, schema: str, batch: Batch) -> MergeCounts:
         """Apply the batch in one transaction (design C4)."""
         with self._told(schema) as session:
-            tables = evolve(
-                session.connection, schema, batch.columns, batch.subtables, self._wait_seconds
-            )
+            tables = evolve(session.connection, schema, wanted_tables(batch), self._wait_seconds)
             return session.merge.merge(schema, batch, tables)
 
     def query(self, sql: str, parameters: Sequence[object] = ()) -> QueryResult:
@@ -129,6 +126,16 @@ class _Session:
         connection.read_only = False
         self.connection = connection
         self.merge = PostgresMerge(connection)
+
+
+def _rows(
+    connection: Connection, schema: str, table: str, columns: tuple[str, ...]
+) -> list[tuple[object, ...]]:
+    return connection.execute(
+        sql.SQL("SELECT {} FROM {}").format(
+            sql.SQL(", ").join(map(sql.Identifier, columns)), qualified(schema, table)
+        )
+    ).fetchall()
 
 
 def _lock_key(schema: str) -> int:

@@ -29,7 +29,7 @@ def schema_state(
     Args:
         watermarks: rows of ``_sdc_watermarks``.
         columns: name, type, path, kind, base_name and table_name from ``_sdc_columns``.
-        tables: the columns of `data` and of every subtable there is, in their order.
+        tables: columns of the tables that are there, in their order.
     """
     loaded: dict[str, OffsetSet] = {}
     for writer, first, following in watermarks:
@@ -38,9 +38,11 @@ def schema_state(
         Column(name, ColumnType(kind), _split_path(path), Kind(value_kind), base, table)
         for name, kind, path, value_kind, base, table in columns
     ]
-    subtables = {column.table for column in mapping} - {DATA}
     return SchemaState(
-        loaded, mapping, tables[DATA], {name: tables.get(name, {}) for name in subtables}
+        loaded,
+        mapping,
+        tables.get(DATA, {}),
+        {name: tables.get(name, {}) for name in {column.table for column in mapping} - {DATA}},
     )
 
 
