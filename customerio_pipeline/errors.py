@@ -13,7 +13,9 @@ PipelineError
 └── WarehouseError           the load rolled back: nothing changed, the next load repeats it
     ├── QueryError                  the user's SQL is at fault
     ├── WarehouseBusyError          transient: another process holds the warehouse
+    ├── WarehouseReplacedError      it was damaged and is set aside: the load begins anew
     └── WarehouseUnavailableError   transient: the warehouse cannot be opened or reached
+        └── WarehouseDamagedError   it does not hold what was written; a load repairs that
 
 The command line prints the sentence without a traceback and ends with exit code 1, or 2
 when the user's input was at fault (``usage = True``).
@@ -86,3 +88,11 @@ class WarehouseBusyError(WarehouseError):
 
 class WarehouseUnavailableError(WarehouseError):
     """The warehouse cannot be opened or reached."""
+
+
+class WarehouseDamagedError(WarehouseUnavailableError):
+    """The warehouse does not hold what was written to it; the next load makes it again."""
+
+
+class WarehouseReplacedError(WarehouseError):
+    """The warehouse is not the one that the load began with; all of landing may be pending."""

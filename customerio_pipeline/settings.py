@@ -81,6 +81,9 @@ class Settings(BaseSettings):
     max_columns: int = Field(default=1000, ge=20, le=1500)
     """Columns of `data` above which values without one go to `_sdc_overflow`."""
 
+    duckdb_publish_seconds: float = Field(default=60.0, ge=0)
+    """Least time between two read copies of a DuckDB warehouse; 0 makes none."""
+
     load_idle_seconds: float = Field(default=10.0, ge=0)
     """Quiet time after which a drain run of the sensor ends."""
 

@@ -180,15 +180,6 @@ def test_missing_warehouse_is_created_and_filled_from_landing(warehouse: Warehou
     assert warehouse.rows("SELECT * EXCLUDE (_sdc_batched_at) FROM {s}.data") == expected
 
 
-def test_warehouse_that_is_no_database_gives_one_sentence(warehouse: Warehouse) -> None:
-    """The sentence names the file."""
-    warehouse.file.parent.mkdir(parents=True)
-    warehouse.file.write_bytes(b"something else entirely" * 1000)
-    warehouse.land(b'{"event_id":"e1"}')
-    with pytest.raises(WarehouseUnavailableError, match=r"customerio\.duckdb cannot be opened"):
-        warehouse.load()
-
-
 @pytest.mark.parametrize("damage", ["truncated", "no Parquet", "garbled page", "rows missing"])
 def test_a_damaged_file_is_named_and_the_others_load(warehouse: Warehouse, damage: str) -> None:
     """After it is restored it loads like any other."""

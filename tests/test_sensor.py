@@ -1,12 +1,14 @@
 """The load sensor: its planner alone, and its ticks against a real instance and warehouse."""
 
 import itertools
+import logging
 from collections.abc import Iterator
 from contextlib import closing
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 import dagster as dg
+import msgspec
 import pytest
 from dagster._core.events import DagsterEvent, DagsterEventType
 from dagster._core.test_utils import freeze_time
@@ -22,7 +24,9 @@ from customerio_pipeline.orchestration.sensor_plan import (
     plan_run,
 )
 from customerio_pipeline.registry.registry import Registry
+from customerio_pipeline.warehouse.duckdb_damage import note_suspicion
 from tests.dagster_shop import Shop, failure_of, held_by_another_process, opened_shop
+from tests.damaged_warehouses import DAMAGE, garble_blocks_of_values
 from tests.landed_events import WRITER, event
 
 NOW = 1_800_000_000.0
@@ -270,3 +274,34 @@ class TestTicks:
         assert request
         assert shop.run(request[0]).success
         assert shop.event_ids() == ["a", "b"]
+
+    @pytest.mark.parametrize("how", ["zeros", "suspected"])
+    def test_a_lost_warehouse_is_made_again_without_a_person(self, shop: Shop, how: str) -> None:
+        """Nothing new arrives; the look once a minute finds it, and the run says what it did."""
+        shop.land(event("a"), event("b"))
+        shop.run()
+        assert not shop.tick().run_requests
+        if how == "suspected":
+            garble_blocks_of_values(shop.warehouse_file)
+            note_suspicion(shop.warehouse_file)
+        else:
+            DAMAGE[how](shop.warehouse_file)
+        assert not shop.tick().run_requests
+        settled = Cursor.from_text(shop.cursor)
+        earlier = msgspec.structs.replace(settled, settled_at=settled.settled_at - 61)
+        shop.cursor = earlier.to_text()
+
+        request = shop.tick().run_requests
+        assert request
+        run = shop.run(request[0])
+
+        assert run.success
+        assert shop.event_ids() == ["a", "b"]
+        [aside] = shop.warehouse_file.parent.glob("*.damaged-*")
+        warnings = [
+            entry.user_message
+            for entry in shop.instance.all_logs(run.dagster_run.run_id)
+            if entry.level == logging.WARNING
+        ]
+        assert [aside.name in warning for warning in warnings] == [True]
+        assert not shop.tick().run_requests

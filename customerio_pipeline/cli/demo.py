@@ -17,7 +17,7 @@ from customerio_pipeline.registry.tokens import webhook_url
 from customerio_pipeline.settings import Settings
 from customerio_pipeline.simulator.events import generate
 from customerio_pipeline.simulator.sending import send
-from customerio_pipeline.warehouse import open_warehouse
+from customerio_pipeline.warehouse import open_for_reading
 
 _NAME = "Stitch Customerio"
 _EVENTS_PER_SECOND = 20.0
@@ -92,8 +92,8 @@ class Demo:
             update={"warehouse_wait_seconds": _WAREHOUSE_WAIT_SECONDS}
         )
         try:
-            with closing(open_warehouse(quick)) as target:
-                result = target.query(query)
+            with closing(open_for_reading(quick)) as reader:
+                result = reader.query(query)
         except WarehouseError:
             return None
         return result if result.rows else None

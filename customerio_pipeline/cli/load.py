@@ -1,5 +1,6 @@
 """``customerio-pipeline load``: what the Dagster asset does, without Dagster."""
 
+import logging
 import sys
 
 import click
@@ -37,6 +38,7 @@ _WAIT_SECONDS = 5.0
 @click.option("--json", "as_json", is_flag=True, help="Print the totals as JSON.")
 def load(name: str | None, wait: bool, as_json: bool) -> None:
     """Load what has landed into the warehouse: of one integration, or of all that are active."""
+    logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
     settings = load_settings()
     registry = Registry.open(settings.registry)
     try:

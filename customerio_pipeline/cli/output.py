@@ -10,6 +10,8 @@ from rich.console import Console
 from rich.table import Column, Table
 from rich.text import Text
 
+from customerio_pipeline.loading.target import Reader
+
 _PIPE_WIDTH = 1000
 """Where there is no terminal, a table is as wide as its content."""
 
@@ -30,6 +32,15 @@ def print_table(
 def print_json(value: object) -> None:
     """Print one JSON document; times as ISO 8601."""
     click.echo(json.dumps(value, indent=2, ensure_ascii=False, default=_text))
+
+
+def say_if_copied(reader: Reader) -> None:
+    """Say on standard error that what was printed comes from a copy, and of when."""
+    if reader.copied_at is not None:
+        made_at = _text(reader.copied_at)
+        click.echo(
+            f"The warehouse cannot be read just now: this is its copy of {made_at}.", err=True
+        )
 
 
 def _text(value: object) -> str:

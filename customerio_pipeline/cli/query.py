@@ -2,12 +2,13 @@
 
 import csv
 import sys
+from contextlib import closing
 
 import click
 
-from customerio_pipeline.cli.output import print_json, print_table
+from customerio_pipeline.cli.output import print_json, print_table, say_if_copied
 from customerio_pipeline.settings import load_settings
-from customerio_pipeline.warehouse import open_warehouse
+from customerio_pipeline.warehouse import open_for_reading
 
 
 @click.command()
@@ -22,12 +23,13 @@ from customerio_pipeline.warehouse import open_warehouse
 )
 @click.option("--json", "as_json", is_flag=True, help="The same as --format json.")
 def query(sql: str, output: str, as_json: bool) -> None:
-    """Run one SQL statement and print its rows. The warehouse is opened read-only and briefly."""
-    target = open_warehouse(load_settings())
-    try:
-        result = target.query(sql)
-    finally:
-        target.close()
+    """Run one SQL statement and print its rows. The warehouse is opened read-only and briefly.
+
+    While a load holds a DuckDB warehouse, its read copy answers.
+    """
+    with closing(open_for_reading(load_settings())) as reader:
+        result = reader.query(sql)
+    say_if_copied(reader)
     if as_json or output == "json":
         print_json([dict(zip(result.columns, row, strict=True)) for row in result.rows])
     elif output == "csv":

@@ -5,15 +5,15 @@ from datetime import UTC, datetime
 
 import click
 
-from customerio_pipeline.cli.output import print_json, print_table
+from customerio_pipeline.cli.output import print_json, print_table, say_if_copied
 from customerio_pipeline.errors import WarehouseUnavailableError
 from customerio_pipeline.landing.listing import LandingListing, landed_offsets
 from customerio_pipeline.landing.reading import pending_files
-from customerio_pipeline.loading.target import Target
+from customerio_pipeline.loading.target import Reader
 from customerio_pipeline.registry.records import Integration
 from customerio_pipeline.registry.registry import Registry
 from customerio_pipeline.settings import Settings, load_settings
-from customerio_pipeline.warehouse import open_warehouse
+from customerio_pipeline.warehouse import open_for_reading
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,20 +42,21 @@ def status(as_json: bool) -> None:
     """Show, for every integration, what has landed, what is loaded and what waits."""
     settings = load_settings()
     registry = Registry.open(settings.registry)
-    target = open_warehouse(settings)
+    reader = open_for_reading(settings)
     try:
         found = [
             _status(
                 settings,
-                target,
+                reader,
                 integration,
                 live_urls=sum(url.revoked_at is None for url in registry.urls(integration)),
             )
             for integration in registry.integrations()
         ]
     finally:
-        target.close()
+        reader.close()
         registry.close()
+    say_if_copied(reader)
     if as_json:
         print_json([asdict(line) for line in found])
     elif found:
@@ -69,14 +70,14 @@ def status(as_json: bool) -> None:
 
 
 def _status(
-    settings: Settings, target: Target, integration: Integration, *, live_urls: int
+    settings: Settings, reader: Reader, integration: Integration, *, live_urls: int
 ) -> _Status:
     schema = integration.schema
     files = LandingListing(settings.landing, schema).files()
-    loaded = target.state(schema).loaded
+    loaded = reader.state(schema).loaded
     waiting = pending_files(files, loaded)
     oldest = min((file.path(settings.landing).stat().st_mtime for file in waiting), default=None)
-    rows, rejected, last = _loads(target, schema) if loaded else (0, 0, None)
+    rows, rejected, last = _loads(reader, schema) if loaded else (0, 0, None)
     return _Status(
         schema=schema,
         state=integration.state,
@@ -90,9 +91,9 @@ def _status(
     )
 
 
-def _loads(target: Target, schema: str) -> tuple[int, int, datetime | None]:
+def _loads(reader: Reader, schema: str) -> tuple[int, int, datetime | None]:
     try:
-        result = target.query(
+        result = reader.query(
             "SELECT sum(inserted)::BIGINT, sum(rejected)::BIGINT, max(received_to)"
             f' FROM "{schema}"._sdc_loads'
         )

@@ -13,7 +13,7 @@ from uuid import uuid4
 
 import duckdb
 
-from customerio_pipeline.errors import LandingError
+from customerio_pipeline.errors import LandingError, WarehouseReplacedError
 from customerio_pipeline.landing.files import LandingFile
 from customerio_pipeline.landing.listing import LandingListing
 from customerio_pipeline.landing.offsets import OffsetSet
@@ -162,6 +162,10 @@ class Loader:
             seconds=time.monotonic() - started,
         )
 
+    def publish(self, *, force: bool = False) -> None:
+        """Let readers of a copy see what was loaded (`Target.publish`)."""
+        self._target.publish(force=force)
+
     def close(self) -> None:
         """Release the engine; the target stays open."""
         self._forget()
@@ -297,15 +301,22 @@ def drain(
         WarehouseError: as `Loader.load_next`.
     """
     started = last_load = time.monotonic()
-    while max_seconds is None or time.monotonic() - started < max_seconds:
-        report = loader.load_next()
-        if report is not None:
-            yield report
-            last_load = time.monotonic()
-        elif time.monotonic() - last_load >= idle_seconds:
-            break
-        else:
-            time.sleep(POLL_SECONDS)
+    try:
+        while max_seconds is None or time.monotonic() - started < max_seconds:
+            try:
+                report = loader.load_next()
+            except WarehouseReplacedError:
+                continue  # what the lost one held is pending again
+            if report is not None:
+                yield report
+                last_load = time.monotonic()
+            elif time.monotonic() - last_load >= idle_seconds:
+                break
+            else:
+                time.sleep(POLL_SECONDS)
+            loader.publish()
+    finally:
+        loader.publish(force=True)
     for error in loader.damaged.values():
         raise error
 

@@ -199,6 +199,31 @@ class QueryResult(NamedTuple):
     rows: list[tuple[object, ...]]
 
 
+class Reader(Protocol):
+    """A warehouse for those who only look."""
+
+    @property
+    def copied_at(self) -> datetime | None:
+        """When the copy was made that answers instead; None: the warehouse itself does."""
+
+    def state(self, schema: str) -> SchemaState:
+        """Read what the schema holds; empty when there is no such schema yet.
+
+        Raises:
+            WarehouseError: it cannot be read, nor a copy of it.
+        """
+
+    def query(self, sql: str, parameters: Sequence[object] = ()) -> QueryResult:
+        """Run one read-only statement.
+
+        Raises:
+            WarehouseError: it failed, or neither warehouse nor copy can be opened.
+        """
+
+    def close(self) -> None:
+        """Release every resource; the reader is not used again."""
+
+
 class Target(Protocol):
     """A warehouse."""
 
@@ -212,7 +237,10 @@ class Target(Protocol):
     def state(self, schema: str) -> SchemaState:
         """Read what the schema holds; empty when there is no such schema yet.
 
+        Under the load lock a damaged warehouse is replaced by an empty one.
+
         Raises:
+            WarehouseDamagedError: it is damaged, and this is no load.
             WarehouseBusyError: another process holds the warehouse.
             WarehouseUnavailableError: it cannot be opened or reached.
         """
@@ -221,6 +249,7 @@ class Target(Protocol):
         """Apply the batch in one transaction (design C4): all of it or nothing.
 
         Raises:
+            WarehouseReplacedError: it is not the one whose state was read; read it again.
             WarehouseError: nothing was changed.
         """
 
@@ -229,6 +258,13 @@ class Target(Protocol):
 
         Raises:
             WarehouseError: it failed, or the warehouse cannot be opened.
+        """
+
+    def publish(self, *, force: bool = False) -> None:
+        """Let those see what is loaded who read a copy; nothing where readers need none.
+
+        Called after each load, it does so now and then; with `force`, when a drain ends, whenever
+        something was loaded since. Never fails: what goes wrong is logged.
         """
 
     def close(self) -> None:

@@ -23,6 +23,7 @@ from customerio_pipeline.orchestration.metadata import (
     row_count,
     run_metadata,
 )
+from customerio_pipeline.orchestration.run_log import warnings_in_run_log
 from customerio_pipeline.settings import Settings
 from customerio_pipeline.warehouse import open_warehouse
 
@@ -53,7 +54,7 @@ def drain_run(
     failure: dg.Failure | None = None
     if context.selected_asset_keys:
         try:
-            with closing(open_warehouse(settings)) as target:
+            with warnings_in_run_log(context), closing(open_warehouse(settings)) as target:
                 run = _DrainRun(context, settings, schema, target)
                 run.load(config)
                 yield from run.results()

@@ -5,7 +5,7 @@ from contextlib import closing
 
 import dagster as dg
 
-from customerio_pipeline.errors import WarehouseError
+from customerio_pipeline.errors import WarehouseDamagedError, WarehouseError
 from customerio_pipeline.landing.listing import LandingListing
 from customerio_pipeline.landing.offsets import OffsetSet
 from customerio_pipeline.orchestration.drain_run import DrainConfig
@@ -134,6 +134,8 @@ def _loaded(settings: Settings, schema: str) -> dict[str, OffsetSet] | None:
     try:
         with closing(open_warehouse(settings)) as target:
             return dict(target.state(schema).loaded)
+    except WarehouseDamagedError:
+        return {}  # a run makes it again from landing
     except WarehouseError:
         return None
 

@@ -3,6 +3,8 @@
 No index, no UPDATE, no MERGE: they are two to five times slower and grow with the table.
 """
 
+from contextlib import suppress
+
 import duckdb
 import pyarrow as pa
 
@@ -29,7 +31,7 @@ def merge(connection: duckdb.DuckDBPyConnection, schema: str, batch: Batch) -> M
     """Merge in one transaction; on any error it is rolled back.
 
     Raises:
-        duckdb.Error: the file cannot take it.
+        duckdb.Error: the file cannot take it; the connection may be of no more use.
         WarehouseError: the batch holds offsets that are loaded already.
     """
     _view_rows(connection, batch)
@@ -43,13 +45,18 @@ def merge(connection: duckdb.DuckDBPyConnection, schema: str, batch: Batch) -> M
         _insert_metadata(connection, schema, batch, counts)
         connection.execute("COMMIT")
     except BaseException:
-        connection.execute("ROLLBACK")
+        with suppress(duckdb.Error):  # a commit that failed has done it, an internal error bars it
+            connection.execute("ROLLBACK")
+            _forget_rows(connection)
         raise
-    finally:
-        connection.execute("DROP TABLE IF EXISTS temp.hits")
-        connection.execute("DROP VIEW temp.staged")
-        connection.unregister("staged_rows")
+    _forget_rows(connection)
     return counts
+
+
+def _forget_rows(connection: duckdb.DuckDBPyConnection) -> None:
+    connection.execute("DROP TABLE IF EXISTS temp.hits")
+    connection.execute("DROP VIEW temp.staged")
+    connection.unregister("staged_rows")
 
 
 def _view_rows(connection: duckdb.DuckDBPyConnection, batch: Batch) -> None:

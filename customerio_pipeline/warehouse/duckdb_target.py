@@ -1,41 +1,39 @@
 """DuckDB as the warehouse: one file, opened only while a batch is merged or read."""
 
-import fcntl
-import os
-import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import duckdb
 
 from customerio_pipeline.errors import (
-    QueryError,
-    WarehouseBusyError,
+    WarehouseDamagedError,
     WarehouseError,
+    WarehouseReplacedError,
     WarehouseUnavailableError,
 )
 from customerio_pipeline.loading.target import (
-    DATA,
     Batch,
-    ColumnType,
     MergeCounts,
     QueryResult,
     SchemaState,
 )
-from customerio_pipeline.warehouse import duckdb_merge
+from customerio_pipeline.warehouse import duckdb_copy, duckdb_merge
+from customerio_pipeline.warehouse.duckdb_damage import replace_if_damaged, suspected_inode
+from customerio_pipeline.warehouse.duckdb_errors import is_damage, reason
 from customerio_pipeline.warehouse.duckdb_file import (
-    ALIAS,
-    CATALOG,
     ENGINE_CONFIG,
     attached,
+    create,
+    damaged,
+    error_of_use,
+    file_of,
+    locked,
     unavailable,
 )
-from customerio_pipeline.warehouse.duckdb_tables import COLUMN_TYPES, KEY, qualified
-from customerio_pipeline.warehouse.table_rows import schema_state
-
-_LOCK_POLL_SECONDS = 0.02
-_URL_PREFIX = "duckdb:///"
+from customerio_pipeline.warehouse.duckdb_query import run_query
+from customerio_pipeline.warehouse.duckdb_reader import read_file
+from customerio_pipeline.warehouse.duckdb_state import read_state
 
 
 class DuckDBTarget:
@@ -45,119 +43,156 @@ class DuckDBTarget:
     after it, so that other processes get in between.
     """
 
-    def __init__(self, file: Path, *, wait_seconds: float) -> None:
+    def __init__(self, file: Path, *, wait_seconds: float, publish_seconds: float = 0) -> None:
+        """Prepare to load into `file`, with a read copy at most every `publish_seconds`."""
         self._file = file
         self._wait_seconds = wait_seconds
+        self._publish_seconds = publish_seconds
         self._connection = duckdb.connect(config=ENGINE_CONFIG)
+        self._inode: int | None = None
+        self._may_repair = False
+        self._has_repaired = False
 
     @classmethod
-    def from_url(cls, url: str, *, wait_seconds: float) -> "DuckDBTarget":
-        """Open ``duckdb:///path``; a relative path starts at the working folder."""
-        return cls(Path(url.removeprefix(_URL_PREFIX)).absolute(), wait_seconds=wait_seconds)
+    def from_url(
+        cls, url: str, *, wait_seconds: float, publish_seconds: float = 0
+    ) -> "DuckDBTarget":
+        """Return the target of ``duckdb:///path``."""
+        return cls(file_of(url), wait_seconds=wait_seconds, publish_seconds=publish_seconds)
 
     @contextmanager
     def exclusive(self, schema: str) -> Iterator[None]:
         """Hold the load lock of `schema`: a lock file beside the warehouse, freed by the kernel."""
+        complaint = (
+            f"Another load of {schema} did not end within {self._wait_seconds:g} s; the next load"
+            " goes on from there."
+        )
         lock_file = self._file.with_name(f".{self._file.name}.{schema}.lock")
-        try:
-            self._file.parent.mkdir(parents=True, exist_ok=True)
-            descriptor = os.open(lock_file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        except OSError as error:
-            raise unavailable(self._file, error) from error
-        try:
-            self._wait_for_lock(descriptor, schema)
+        with ExitStack() as stack:
+            try:
+                self._file.parent.mkdir(parents=True, exist_ok=True)
+                stack.enter_context(locked(lock_file, self._wait_seconds, complaint))
+            except OSError as error:
+                raise unavailable(self._file, error) from error
+            self._may_repair = True
+            stack.callback(setattr, self, "_may_repair", False)
             yield
-        finally:
-            os.close(descriptor)
 
     def state(self, schema: str) -> SchemaState:
-        """Read what the schema holds; empty when the file or the schema is not there yet."""
-        if not self._file.exists():
-            return SchemaState({}, (), {})
-        with self._attached(read_only=True):
-            found = self._connection.execute(
-                "SELECT table_name, column_name, data_type FROM duckdb_columns()"
-                " WHERE database_name = ? AND schema_name = ?",
-                [CATALOG, schema],
-            ).fetchall()
-            types = {name: kind for kind, name in COLUMN_TYPES.items()}
-            tables: dict[str, dict[str, ColumnType | None]] = {}
-            for table, name, kind in found:
-                if name != KEY:
-                    tables.setdefault(table, {})[name] = types.get(kind)
-            if DATA not in tables:
-                return SchemaState({}, (), {})
-            watermarks = self._connection.execute(
-                "SELECT writer, first_offset, next_offset"
-                f" FROM {qualified(schema, '_sdc_watermarks')}"
-            ).fetchall()
-            columns = self._connection.execute(
-                "SELECT name, type, path, kind, base_name, table_name"
-                f" FROM {qualified(schema, '_sdc_columns')}"
-            ).fetchall()
-        return schema_state(watermarks, columns, tables)
+        """Read what the schema holds; empty when the file or the schema is not there yet.
+
+        Under the load lock a damaged file is set aside, and then the schema holds nothing.
+        """
+        self._heed_suspicion()
+        try:
+            return self._state(schema)
+        except WarehouseDamagedError as error:
+            if not self._may_repair:
+                raise
+            self._repair(error)
+            return self._state(schema)
 
     def merge(self, schema: str, batch: Batch) -> MergeCounts:
         """Apply the batch in one transaction (design C4)."""
-        with self._attached(read_only=False):
-            try:
-                return duckdb_merge.merge(self._connection, schema, batch)
-            except duckdb.Error as error:
-                reason = str(error).splitlines()[0].rstrip(".")
-                raise WarehouseError(
-                    f"The warehouse {self._file} refused a load of {schema}: {reason}; nothing"
-                    " was changed."
-                ) from error
+        known, self._inode = self._inode, None
+        create(self._file, self._wait_seconds)
+        try:
+            with self._attached(read_only=False):
+                if known not in (None, self._inode):
+                    raise WarehouseReplacedError(
+                        f"The warehouse {self._file} was replaced while a batch was prepared."
+                    )
+                return self._merge(schema, batch)
+        except WarehouseDamagedError as error:
+            self._repair(error)
+            raise WarehouseReplacedError(
+                f"The warehouse {self._file} was damaged; the next load makes it again."
+            ) from error
 
     def query(self, sql: str, parameters: Sequence[object] = ()) -> QueryResult:
         """Run one read-only statement with the file opened for just that."""
-        if not self._file.exists():
-            raise WarehouseUnavailableError(
-                f"The warehouse {self._file} does not exist yet; the first load creates it."
-            )
-        # A connection of its own: the statement may name tables without the attached file's alias.
-        engine = duckdb.connect(config=ENGINE_CONFIG)
-        try:
-            with attached(engine, self._file, read_only=True, wait_seconds=self._wait_seconds):
-                engine.execute(f"USE {ALIAS}")
-                # Read-only is the file; this keeps a statement from other files, too.
-                engine.execute("SET enable_external_access = false")
-                try:
-                    relation = engine.sql(sql, params=list(parameters))
-                    if relation is None:
-                        raise QueryError("The query has no result: give one SELECT statement.")
-                    result = relation.to_arrow_table()
-                except duckdb.Error as error:
-                    raise QueryError(f"The query failed: {error}") from error
-                finally:
-                    engine.execute("USE memory")
-        finally:
-            engine.close()
-        values = [column.to_pylist() for column in result.columns]
-        return QueryResult(result.column_names, list(zip(*values, strict=True)))
+        return read_file(
+            self._file,
+            lambda file, seconds: run_query(file, sql, parameters, seconds),
+            self._wait_seconds,
+        )
+
+    def publish(self, *, force: bool = False) -> None:
+        """Make the read copy where it is due; with `force` also a short time after the last."""
+        duckdb_copy.publish(
+            self._file, self._publish_seconds, force=force, wait_seconds=self._wait_seconds
+        )
 
     def close(self) -> None:
         """Close the in-memory engine."""
         self._connection.close()
 
+    def _state(self, schema: str) -> SchemaState:
+        self._inode = None
+        if not self._file.exists():
+            return SchemaState({}, (), {})
+        try:
+            with self._attached(read_only=True):
+                return read_state(self._connection, schema)
+        except duckdb.Error as error:
+            raise error_of_use(self._file, error) from error
+
+    def _merge(self, schema: str, batch: Batch) -> MergeCounts:
+        try:
+            return duckdb_merge.merge(self._connection, schema, batch)
+        except duckdb.Error as error:
+            if is_damage(error):
+                raise damaged(self._file, error) from error
+            raise WarehouseError(
+                f"The warehouse {self._file} refused a load of {schema}: {reason(error)};"
+                " nothing was changed."
+            ) from error
+
     @contextmanager
     def _attached(self, *, read_only: bool) -> Iterator[None]:
-        with attached(
-            self._connection, self._file, read_only=read_only, wait_seconds=self._wait_seconds
-        ):
-            yield
+        self._inode = self._file.stat().st_ino
+        try:
+            with attached(
+                self._connection, self._file, read_only=read_only, wait_seconds=self._wait_seconds
+            ):
+                yield
+        except (duckdb.Error, WarehouseError):
+            # After an internal error an engine takes no more statements, not even a DETACH.
+            self._connection.close()
+            self._connection = duckdb.connect(config=ENGINE_CONFIG)
+            raise
 
-    def _wait_for_lock(self, descriptor: int, schema: str) -> None:
-        deadline = time.monotonic() + self._wait_seconds
-        while True:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                if time.monotonic() > deadline:
-                    raise WarehouseBusyError(
-                        f"Another load of {schema} did not end within {self._wait_seconds:g} s;"
-                        " the next load goes on from there."
-                    ) from None
-                time.sleep(_LOCK_POLL_SECONDS)
-            else:
-                return
+    def _heed_suspicion(self) -> None:
+        """See whether a reader met damage that a load did not.
+
+        Raises:
+            WarehouseDamagedError: it did, and this is no load.
+        """
+        inode = suspected_inode(self._file)
+        if inode is None:
+            return
+        if not self._may_repair:
+            raise WarehouseDamagedError(
+                f"A reader found the warehouse {self._file} damaged; the next load looks at it and,"
+                " if it is, makes it again from landing."
+            )
+        replace_if_damaged(self._file, inode, None, self._wait_seconds)
+
+    def _repair(self, error: WarehouseDamagedError) -> None:
+        """Set the damaged file aside, once.
+
+        Raises:
+            WarehouseUnavailableError: it is damaged again.
+            WarehouseDamagedError: it is not damaged for all that can be seen.
+        """
+        cause = error.__cause__ if isinstance(error.__cause__, duckdb.Error) else error
+        if self._has_repaired:
+            raise WarehouseUnavailableError(
+                f"The warehouse {self._file} is damaged again right after it was made anew"
+                f" ({reason(cause)}): look at the disk."
+            ) from error
+        if self._inode is None or not replace_if_damaged(
+            self._file, self._inode, cause, self._wait_seconds
+        ):
+            raise error
+        self._has_repaired = True

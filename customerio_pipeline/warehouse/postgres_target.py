@@ -72,6 +72,13 @@ class PostgresTarget:
         """Run one read-only statement on a connection of its own."""
         return run_query(self._server, sql, parameters)
 
+    @property
+    def copied_at(self) -> None:
+        """No copy is ever read: readers and loads do not get in each other's way."""
+
+    def publish(self, *, force: bool = False) -> None:
+        """Do nothing: what is committed can be read."""
+
     def close(self) -> None:
         """End the connection."""
         if self._session is not None:
