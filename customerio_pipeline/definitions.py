@@ -6,7 +6,7 @@ restart (docs/dagster.md).
 
 import dagster as dg
 
-from customerio_pipeline.orchestration.assets import landing_asset, table_assets
+from customerio_pipeline.orchestration.assets import landing_asset, table_assets, view_assets
 from customerio_pipeline.orchestration.checks import table_checks
 from customerio_pipeline.orchestration.integrations import known_integrations
 from customerio_pipeline.orchestration.keys import SCHEMA_TAG, load_job_name
@@ -46,7 +46,7 @@ def integration_definitions(settings: Settings, integration: Integration) -> dg.
         executor_def=dg.in_process_executor,
     )
     return dg.Definitions(
-        assets=[landing, tables],
+        assets=[landing, tables, *view_assets(settings, integration)],
         asset_checks=checks,
         jobs=[job],
         sensors=[load_sensor(settings, schema)],

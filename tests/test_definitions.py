@@ -59,13 +59,16 @@ class TestDefinitions:
         assert not list(home.iterdir())
 
     @pytest.mark.usefixtures("registry")
-    def test_an_integration_has_three_assets_in_a_group(self) -> None:
-        """Landing comes from outside; both tables are made from it."""
+    def test_an_integration_has_its_assets_in_a_group(self) -> None:
+        """Landing comes from outside; both tables are made from it, the views from data."""
         specs = {spec.key: spec for spec in _definitions().resolve_all_asset_specs()}
         landing, data, rejected = (specs[key] for key in KEYS)
 
-        assert set(specs) == set(KEYS)
-        for spec in (landing, data, rejected):
+        views = {key: spec for key, spec in specs.items() if "view" in spec.kinds}
+
+        assert set(specs) == {*KEYS, *views}
+        assert {key.path[1] for key in views} == {"events", "deliveries", "campaign_daily"}
+        for spec in specs.values():
             assert spec.group_name == "stitch_customerio"
             assert spec.owners == ["team:data"]
             assert spec.description
@@ -75,6 +78,12 @@ class TestDefinitions:
         for table in (data, rejected):
             assert [dep.asset_key for dep in table.deps] == [landing.key]
             assert table.code_version
+        for view in views.values():
+            assert [dep.asset_key for dep in view.deps] == [data.key]
+            assert view.kinds == {"duckdb", "view"}
+            assert all(
+                column.description for column in view.metadata["dagster/column_schema"].columns
+            )
         assert data.metadata["dagster/table_name"] == "stitch_customerio.data"
         assert data.metadata["dagster/storage_kind"] == "duckdb"
         assert data.freshness_policy == dg.FreshnessPolicy.time_window(

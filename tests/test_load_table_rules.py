@@ -55,9 +55,11 @@ def test_1_6_and_6_10_table_version_is_always_0(warehouse: Warehouse) -> None:
 def test_1_7_a_dropped_system_column_is_made_again(warehouse: Warehouse) -> None:
     """Stitch stops loading; here only older rows have lost the value."""
     warehouse.load_bodies(b'{"event_id":"e1"}')
-    warehouse.change("ALTER TABLE {s}.data DROP COLUMN _sdc_sequence")
+    warehouse.change("ALTER TABLE {s}.data DROP COLUMN _sdc_sequence CASCADE")
     warehouse.load_bodies(b'{"event_id":"e2"}')
     assert warehouse.rows("SELECT count(_sdc_sequence), count(*) FROM {s}.data") == [(1, 2)]
+    warehouse.load_bodies(b'{"event_id":"e1","again":true}')
+    assert warehouse.rows("SELECT count(_sdc_sequence), count(*) FROM {s}.data") == [(2, 2)]
 
 
 def test_2_5_the_first_event_makes_every_table(warehouse: Warehouse) -> None:
@@ -132,7 +134,7 @@ def test_5_11_what_users_add_stays_and_what_they_drop_comes_back(warehouse: Ware
     warehouse.load_bodies(b'{"event_id":"e1","metric":"sent"}')
     warehouse.change(
         "ALTER TABLE {s}.data ADD COLUMN note VARCHAR(20)",
-        "ALTER TABLE {s}.data DROP COLUMN metric",
+        "ALTER TABLE {s}.data DROP COLUMN metric CASCADE",
     )
     warehouse.load_bodies(b'{"event_id":"e2","metric":"opened"}')
     assert list(warehouse.columns())[-2:] == ["note", "metric"]

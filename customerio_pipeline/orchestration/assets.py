@@ -1,4 +1,4 @@
-"""The assets of an integration: landing, which the receiver writes, and the two tables."""
+"""The assets of an integration: landing, which the receiver writes, the two tables, the views."""
 
 from collections.abc import Iterator
 from datetime import timedelta
@@ -12,9 +12,11 @@ from customerio_pipeline.orchestration.keys import (
     landing_key,
     load_op_name,
     rejected_key,
+    view_key,
 )
 from customerio_pipeline.registry.records import Integration
 from customerio_pipeline.settings import Settings
+from customerio_pipeline.warehouse.view_columns import VIEWS
 
 _OWNERS = ["team:data"]
 
@@ -69,6 +71,32 @@ def table_assets(settings: Settings, integration: Integration) -> dg.AssetsDefin
         yield from drain_run(context, settings, schema, config)
 
     return load
+
+
+def view_assets(settings: Settings, integration: Integration) -> list[dg.AssetSpec]:
+    """Describe the views over `data`; the load that changes the table keeps them up to date."""
+    schema = integration.schema
+    return [
+        dg.AssetSpec(
+            view_key(schema, view),
+            deps=[data_key(schema)],
+            description=description,
+            group_name=schema,
+            kinds={settings.warehouse_kind, "view"},
+            owners=_OWNERS,
+            metadata={
+                "dagster/table_name": f"{schema}.{view}",
+                "dagster/storage_kind": settings.warehouse_kind,
+                "dagster/column_schema": dg.TableSchema(
+                    columns=[
+                        dg.TableColumn(column.name, column.type, description=column.description)
+                        for column in columns
+                    ]
+                ),
+            },
+        )
+        for view, (description, columns) in VIEWS.items()
+    ]
 
 
 def _data_spec(settings: Settings, integration: Integration) -> dg.AssetSpec:

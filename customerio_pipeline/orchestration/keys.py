@@ -21,6 +21,11 @@ def rejected_key(schema: str) -> dg.AssetKey:
     return dg.AssetKey([schema, "_sdc_rejected"])
 
 
+def view_key(schema: str, view: str) -> dg.AssetKey:
+    """Return the key of a view for analysts."""
+    return dg.AssetKey([schema, view])
+
+
 def load_op_name(schema: str) -> str:
     """Return the name of the step that loads."""
     return f"load_{schema}"

@@ -21,13 +21,20 @@ from customerio_pipeline.warehouse.duckdb_tables import (
     qualified,
     quoted,
 )
+from customerio_pipeline.warehouse.duckdb_views import DuckDBViews
 from customerio_pipeline.warehouse.table_rows import column_rows, load_row, watermark_rows
 
 # The latest row of an event_id wins, whatever order files are loaded in (design C5).
-_ORDER = "({0}._sdc_sequence, {0}._sdc_writer, {0}._sdc_offset)"
+# A row without an order, from before somebody dropped one of the columns, is older than any.
+_ORDER = (
+    "(coalesce({0}._sdc_sequence, -1), coalesce({0}._sdc_writer, ''),"
+    " coalesce({0}._sdc_offset, -1))"
+)
 
 
-def merge(connection: duckdb.DuckDBPyConnection, schema: str, batch: Batch) -> MergeCounts:
+def merge(
+    connection: duckdb.DuckDBPyConnection, schema: str, batch: Batch, views: DuckDBViews
+) -> MergeCounts:
     """Merge in one transaction; on any error it is rolled back.
 
     Raises:
@@ -39,10 +46,11 @@ def merge(connection: duckdb.DuckDBPyConnection, schema: str, batch: Batch) -> M
     try:
         create_schema(connection, schema)
         _advance_watermarks(connection, schema, batch)
-        evolve_data(connection, schema, batch.columns)
+        columns = evolve_data(connection, schema, batch.columns)
         counts = _merge_rows(connection, schema)
         _merge_subtables(connection, schema, batch, counts)
         _insert_metadata(connection, schema, batch, counts)
+        views.keep(connection, schema, columns)
         connection.execute("COMMIT")
     except BaseException:
         with suppress(duckdb.Error):  # a commit that failed has done it, an internal error bars it

@@ -3,8 +3,7 @@
 import duckdb
 
 from customerio_pipeline.loading.target import DATA, ColumnType, SchemaState
-from customerio_pipeline.warehouse.duckdb_file import CATALOG
-from customerio_pipeline.warehouse.duckdb_tables import COLUMN_TYPES, KEY, qualified
+from customerio_pipeline.warehouse.duckdb_tables import KEY, qualified, table_columns
 from customerio_pipeline.warehouse.table_rows import schema_state
 
 
@@ -14,17 +13,8 @@ def read_state(connection: duckdb.DuckDBPyConnection, schema: str) -> SchemaStat
     Raises:
         duckdb.Error: it cannot be read.
     """
-    found = connection.execute(
-        "SELECT table_name, column_name, data_type FROM duckdb_columns()"
-        " WHERE database_name = ? AND schema_name = ?",
-        [CATALOG, schema],
-    ).fetchall()
-    types = {name: kind for kind, name in COLUMN_TYPES.items()}
-    tables: dict[str, dict[str, ColumnType | None]] = {}
-    for table, name, kind in found:
-        if name != KEY:
-            tables.setdefault(table, {})[name] = types.get(kind)
-    if DATA not in tables:
+    data = _columns(connection, schema, DATA)
+    if not data:
         return SchemaState({}, (), {})
     watermarks = connection.execute(
         f"SELECT writer, first_offset, next_offset FROM {qualified(schema, '_sdc_watermarks')}"
@@ -33,4 +23,16 @@ def read_state(connection: duckdb.DuckDBPyConnection, schema: str) -> SchemaStat
         "SELECT name, type, path, kind, base_name, table_name"
         f" FROM {qualified(schema, '_sdc_columns')}"
     ).fetchall()
-    return schema_state(watermarks, columns, tables)
+    tables = {name: _columns(connection, schema, name) for name in {row[-1] for row in columns}}
+    return schema_state(watermarks, columns, {**tables, DATA: data})
+
+
+def _columns(
+    connection: duckdb.DuckDBPyConnection, schema: str, table: str
+) -> dict[str, ColumnType | None]:
+    """Return the columns of a table but our own key; none where there is no such table."""
+    try:
+        columns = table_columns(connection, schema, table)
+    except duckdb.CatalogException:
+        return {}
+    return {name: kind for name, kind in columns.items() if name != KEY}

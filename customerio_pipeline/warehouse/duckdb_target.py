@@ -34,6 +34,7 @@ from customerio_pipeline.warehouse.duckdb_file import (
 from customerio_pipeline.warehouse.duckdb_query import run_query
 from customerio_pipeline.warehouse.duckdb_reader import read_file
 from customerio_pipeline.warehouse.duckdb_state import read_state
+from customerio_pipeline.warehouse.duckdb_views import DuckDBViews
 
 
 class DuckDBTarget:
@@ -52,6 +53,7 @@ class DuckDBTarget:
         self._inode: int | None = None
         self._may_repair = False
         self._has_repaired = False
+        self._views = DuckDBViews()
 
     @classmethod
     def from_url(
@@ -139,7 +141,7 @@ class DuckDBTarget:
 
     def _merge(self, schema: str, batch: Batch) -> MergeCounts:
         try:
-            return duckdb_merge.merge(self._connection, schema, batch)
+            return duckdb_merge.merge(self._connection, schema, batch, self._views)
         except duckdb.Error as error:
             if is_damage(error):
                 raise damaged(self._file, error) from error

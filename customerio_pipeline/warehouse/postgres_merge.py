@@ -18,6 +18,7 @@ from customerio_pipeline.warehouse.postgres_tables import (
     qualified,
     subtable_names,
 )
+from customerio_pipeline.warehouse.postgres_views import PostgresViews
 from customerio_pipeline.warehouse.table_rows import column_rows, load_row, watermark_rows
 
 _ROWS_A_CHUNK = 256
@@ -43,7 +44,7 @@ class PostgresMerge:
         self._staged: dict[str, ColumnType] = {}
         self._rows_after: dict[str, tuple[int, int]] = {}
 
-    def merge(self, schema: str, batch: Batch, tables: Tables) -> MergeCounts:
+    def merge(self, schema: str, batch: Batch, tables: Tables, views: PostgresViews) -> MergeCounts:
         """Merge in one transaction (design C4); `tables` has every column of the batch.
 
         Raises:
@@ -75,6 +76,7 @@ class PostgresMerge:
                     _delete_elements(cursor, schema, name, updated)
             _insert_elements(cursor, schema, batch, counts)
             _insert_metadata(cursor, schema, batch, counts)
+            views.keep(self._connection, schema, tables[DATA].columns)
         self._staged = staged
         self._rows_after[schema] = loaded_after, counts.row_count
         return counts

@@ -14,6 +14,7 @@ from customerio_pipeline.warehouse.postgres_errors import is_lost, sentence
 from customerio_pipeline.warehouse.postgres_merge import PostgresMerge
 from customerio_pipeline.warehouse.postgres_query import run_query
 from customerio_pipeline.warehouse.postgres_tables import evolve, look, qualified, wanted_tables
+from customerio_pipeline.warehouse.postgres_views import PostgresViews
 from customerio_pipeline.warehouse.table_rows import schema_state
 
 _WATERMARK = ("writer", "first_offset", "next_offset")
@@ -30,6 +31,7 @@ class PostgresTarget:
         self._server = PostgresServer(url)
         self._wait_seconds = wait_seconds
         self._session: _Session | None = None
+        self._views = PostgresViews()
 
     @contextmanager
     def exclusive(self, schema: str) -> Iterator[None]:
@@ -66,7 +68,7 @@ class PostgresTarget:
         """Apply the batch in one transaction (design C4)."""
         with self._told(schema) as session:
             tables = evolve(session.connection, schema, wanted_tables(batch), self._wait_seconds)
-            return session.merge.merge(schema, batch, tables)
+            return session.merge.merge(schema, batch, tables, self._views)
 
     def query(self, sql: str, parameters: Sequence[object] = ()) -> QueryResult:
         """Run one read-only statement on a connection of its own."""
