@@ -13,7 +13,7 @@ from contextlib import suppress
 
 _POLL_SECONDS = 0.05
 # A dead process counts as a member of its group until its parent, or init, has taken note.
-_GIVE_UP_SECONDS = 2.0
+_GIVE_UP_SECONDS = 0.5
 
 
 def stop_groups(grace_seconds: Mapping[int, float], reap: Callable[[], object]) -> None:

@@ -29,8 +29,7 @@ _READY_SECONDS = 60.0
 _DEMO_RUN_SECONDS = 60.0
 # All ends within 10 s. What the receiver stored and what a run committed is safe in any case; but
 # requests shall be answered, and a run that is killed would have to be found dead first.
-_LONG_GRACE_SECONDS = 8.0
-_CODE_SERVER_CALL_SECONDS = 1
+_LONG_GRACE_SECONDS = 7.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -59,7 +58,8 @@ class _Installation:
             "CUSTOMERIO_DAGSTER_URL": self.settings.dagster_url,
             "CUSTOMERIO_LOAD_MAX_SECONDS": str(self.settings.load_max_seconds),
             "DAGSTER_HOME": str(self.dagster_home),
-            "DAGSTER_GRPC_SHUTDOWN_GRACE_PERIOD": str(_CODE_SERVER_CALL_SECONDS),
+            # By the time that it is stopped nobody waits for an answer of the code server.
+            "DAGSTER_GRPC_SHUTDOWN_GRACE_PERIOD": "0",
         }
 
 
