@@ -3,11 +3,9 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-import psycopg
 import pytest
-from psycopg import sql
 
-from tests.postgres_server import fresh_database, running_postgres
+from tests.postgres_server import drop_schemas, fresh_database, running_postgres
 
 
 @pytest.fixture(scope="session")
@@ -27,13 +25,7 @@ def postgres_database(postgres: str) -> Iterator[str]:
 @pytest.fixture
 def postgres_url(postgres_database: str) -> str:
     """Return the URL of that database, empty."""
-    with psycopg.connect(postgres_database, autocommit=True) as connection:
-        schemas = connection.execute(
-            "SELECT nspname FROM pg_namespace"
-            " WHERE nspname NOT LIKE 'pg\\_%' AND nspname NOT IN ('information_schema', 'public')"
-        ).fetchall()
-        for (schema,) in schemas:
-            connection.execute(sql.SQL("DROP SCHEMA {} CASCADE").format(sql.Identifier(schema)))
+    drop_schemas(postgres_database)
     return postgres_database
 
 

@@ -15,17 +15,18 @@ from customerio_pipeline.errors import (
     WarehouseBusyError,
     WarehouseUnavailableError,
 )
-from customerio_pipeline.warehouse.duckdb_target import DuckDBTarget
 from tests.landed_bodies import SCHEMA, Warehouse
 
 LOAD = """
 import sys
 from pathlib import Path
 from customerio_pipeline.loading.load import Loader
-from customerio_pipeline.warehouse.duckdb_target import DuckDBTarget
 from customerio_pipeline.loading import load
+from customerio_pipeline.settings import Settings
+from customerio_pipeline.warehouse import open_warehouse
 load.MAX_BATCH_DELIVERIES = 1  # one transaction a file
-loader = Loader(sys.argv[1], Path(sys.argv[2]), DuckDBTarget(Path(sys.argv[3]), wait_seconds=20))
+target = open_warehouse(Settings.model_validate({"CUSTOMERIO_WAREHOUSE": sys.argv[3]}))
+loader = Loader(sys.argv[1], Path(sys.argv[2]), target)
 print("ready", flush=True)
 sys.stdin.readline()
 while loader.load_next():
@@ -64,8 +65,16 @@ def hear(process: subprocess.Popen[str]) -> str:
 
 
 @pytest.fixture
-def warehouse(tmp_path: Path) -> Iterator[Warehouse]:
-    """Give an empty warehouse."""
+def warehouse(tmp_path: Path, warehouse_url: str) -> Iterator[Warehouse]:
+    """Give an empty warehouse of each kind."""
+    warehouse = Warehouse(tmp_path, warehouse_url)
+    yield warehouse
+    warehouse.target.close()
+
+
+@pytest.fixture
+def duckdb_file(tmp_path: Path) -> Iterator[Warehouse]:
+    """Give an empty warehouse in a DuckDB file."""
     warehouse = Warehouse(tmp_path)
     yield warehouse
     warehouse.target.close()
@@ -91,7 +100,7 @@ def test_killed_loads_leave_all_of_a_batch_or_nothing(warehouse: Warehouse) -> N
         warehouse.land(*bodies, b"not JSON")
     kills = 0
     while kills < 8:
-        process = start(LOAD, SCHEMA, warehouse.landing, warehouse.file)
+        process = start(LOAD, SCHEMA, warehouse.landing, warehouse.url)
         assert hear(process) == "ready"
         say(process)
         for _ in range(chance.randint(0, 2)):
@@ -102,7 +111,7 @@ def test_killed_loads_leave_all_of_a_batch_or_nothing(warehouse: Warehouse) -> N
         process.send_signal(signal.SIGKILL)
         process.communicate()
         kills += 1
-        if warehouse.file.exists():
+        if not warehouse.is_duckdb or warehouse.file.exists():
             check_consistent(warehouse)
     warehouse.load()
     check_consistent(warehouse)
@@ -119,7 +128,7 @@ def test_killed_loads_leave_all_of_a_batch_or_nothing(warehouse: Warehouse) -> N
 def check_consistent(warehouse: Warehouse) -> None:
     """Assert that counts, watermark, rejected and rows tell the same story."""
     tables = warehouse.rows(
-        f"SELECT count(*) FROM duckdb_tables() WHERE schema_name = '{SCHEMA}'"  # noqa: S608
+        "SELECT count(*) FROM information_schema.tables WHERE table_schema = '{s}'"
     )
     if tables == [(0,)]:
         return
@@ -140,7 +149,7 @@ def test_two_loads_at_once_wait_for_each_other(warehouse: Warehouse) -> None:
     """Neither fails, and every event is there once."""
     for number in range(12):
         warehouse.land(*(b'{"event_id":"e%d-%d"}' % (number, at) for at in range(20)))
-    loads = [start(LOAD, SCHEMA, warehouse.landing, warehouse.file) for _ in range(2)]
+    loads = [start(LOAD, SCHEMA, warehouse.landing, warehouse.url) for _ in range(2)]
     for process in loads:
         assert hear(process) == "ready"
     for process in loads:
@@ -151,33 +160,33 @@ def test_two_loads_at_once_wait_for_each_other(warehouse: Warehouse) -> None:
     assert warehouse.rows("SELECT count(*) FROM {s}.data") == [(240,)]
 
 
-def test_locked_warehouse_names_the_holder_and_the_next_load_loads(warehouse: Warehouse) -> None:
+def test_locked_warehouse_names_the_holder_and_the_next_load_loads(duckdb_file: Warehouse) -> None:
     """One clear sentence; nothing is lost."""
-    warehouse.load_bodies(b'{"event_id":"e1"}')
-    holder = start(HOLD, warehouse.file)
+    duckdb_file.load_bodies(b'{"event_id":"e1"}')
+    holder = start(HOLD, duckdb_file.file)
     assert hear(holder) == "held"
-    impatient = DuckDBTarget(warehouse.file, wait_seconds=0.1)
-    warehouse.land(b'{"event_id":"e2"}')
-    patient, warehouse.target = warehouse.target, impatient
+    impatient = duckdb_file.open(wait_seconds=0.1)
+    duckdb_file.land(b'{"event_id":"e2"}')
+    patient, duckdb_file.target = duckdb_file.target, impatient
     with pytest.raises(WarehouseBusyError, match=f"is held by process {holder.pid} "):
-        warehouse.load()
+        duckdb_file.load()
     say(holder)
     holder.communicate()
-    warehouse.target = patient
-    warehouse.load()
-    assert warehouse.rows("SELECT count(*) FROM {s}.data") == [(2,)]
+    duckdb_file.target = patient
+    duckdb_file.load()
+    assert duckdb_file.rows("SELECT count(*) FROM {s}.data") == [(2,)]
     impatient.close()
 
 
-def test_missing_warehouse_is_created_and_filled_from_landing(warehouse: Warehouse) -> None:
+def test_missing_warehouse_is_created_and_filled_from_landing(duckdb_file: Warehouse) -> None:
     """Landing is the truth: a table that is gone comes back the same."""
-    warehouse.load_bodies(b'{"event_id":"e1","a":1}', b"[]", b'{"event_id":"e1","a":2}')
-    expected = warehouse.rows("SELECT * EXCLUDE (_sdc_batched_at) FROM {s}.data")
-    warehouse.file.unlink()
+    duckdb_file.load_bodies(b'{"event_id":"e1","a":1}', b"[]", b'{"event_id":"e1","a":2}')
+    expected = duckdb_file.rows("SELECT * EXCLUDE (_sdc_batched_at) FROM {s}.data")
+    duckdb_file.file.unlink()
     with pytest.raises(WarehouseUnavailableError, match="does not exist yet"):
-        warehouse.rows("SELECT 1")
-    warehouse.load()
-    assert warehouse.rows("SELECT * EXCLUDE (_sdc_batched_at) FROM {s}.data") == expected
+        duckdb_file.rows("SELECT 1")
+    duckdb_file.load()
+    assert duckdb_file.rows("SELECT * EXCLUDE (_sdc_batched_at) FROM {s}.data") == expected
 
 
 @pytest.mark.parametrize("damage", ["truncated", "no Parquet", "garbled page", "rows missing"])
@@ -225,9 +234,9 @@ def test_a_file_that_appears_late_is_not_skipped(warehouse: Warehouse) -> None:
     assert warehouse.rows("SELECT first_offset, next_offset FROM {s}._sdc_watermarks") == [(0, 3)]
 
 
-def test_readers_get_in_between(warehouse: Warehouse) -> None:
+def test_readers_get_in_between(duckdb_file: Warehouse) -> None:
     """The file is open only while a batch is merged: another process may write to it."""
-    warehouse.load_bodies(b'{"event_id":"e1"}')
-    with duckdb.connect(warehouse.file) as connection:
+    duckdb_file.load_bodies(b'{"event_id":"e1"}')
+    with duckdb.connect(duckdb_file.file) as connection:
         found = connection.sql(f"SELECT count(*) FROM {SCHEMA}.data").fetchall()  # noqa: S608
     assert found == [(1,)]

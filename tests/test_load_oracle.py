@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from customerio_pipeline.loading import staging
 from tests.landed_bodies import SCHEMA, Warehouse
+from tests.postgres_server import drop_schemas
 
 KEYS = st.sampled_from(["a", "b", "A", "data", "id", "x y", "st", "k__b", "é", "", "_sdc_x", 'q"'])
 TEXT = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=8)
@@ -109,17 +110,20 @@ def table(warehouse: Warehouse) -> dict[str, object]:
     return rows
 
 
+@pytest.mark.parametrize("kind", ["duckdb", "postgres"])
 @pytest.mark.parametrize("bulk_deliveries", [1, 10**9], ids=["in bulk", "one by one"])
 @given(bodies=st.lists(BODIES, min_size=1, max_size=12), seed=st.integers(0, 2**32))
 @settings(max_examples=12, deadline=None)
 def test_table_equals_oracle_whatever_the_order_and_the_batches(
-    bulk_deliveries: int, bodies: list[bytes], seed: int
+    kind: str, bulk_deliveries: int, postgres_database: str, bodies: list[bytes], seed: int
 ) -> None:
     """Design C5: the table is a function of the set of landed rows."""
     shuffle = random.Random(seed)
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
         patch.setattr(staging, "BULK_DELIVERIES", bulk_deliveries)
-        warehouse = Warehouse(Path(folder))
+        if kind == "postgres":
+            drop_schemas(postgres_database)
+        warehouse = Warehouse(Path(folder), postgres_database if kind == "postgres" else None)
         deliveries = []
         rest = list(enumerate(bodies, start=100))
         while rest:
