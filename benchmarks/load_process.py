@@ -54,10 +54,10 @@ def main() -> None:
 
 
 class _TimedTarget:
-    """A target that knows how long its last merge took, commit included."""
+    """A target that knows what its last merge took, commit included."""
 
     def __init__(self, target: Target) -> None:
-        self.merge_seconds = 0.0
+        self.merge_seconds = self.merge_cpu_seconds = 0.0
         self._target = target
 
     def __getattr__(self, name: str) -> object:
@@ -65,11 +65,12 @@ class _TimedTarget:
 
     def merge(self, *arguments: Any, **options: Any) -> Any:  # noqa: ANN401  handed on as they are
         """Merge, and take the time."""
-        began = time.perf_counter()
+        began, cpu_before = time.perf_counter(), time.process_time()
         try:
             return self._target.merge(*arguments, **options)
         finally:
             self.merge_seconds = time.perf_counter() - began
+            self.merge_cpu_seconds = time.process_time() - cpu_before
 
 
 @contextmanager
@@ -95,8 +96,10 @@ def _warm(loader: Loader, target: _TimedTarget, arguments: argparse.Namespace) -
     first = 0
     took: dict[str, list[float]] = {}
     merges: dict[str, list[float]] = {}
+    merge_cpu: dict[str, list[float]] = {}
     for size in arguments.sizes:
         loads, merge = took.setdefault(str(size), []), merges.setdefault(str(size), [])
+        cpu = merge_cpu.setdefault(str(size), [])
         for at in range(arguments.warm_ups + arguments.loads):
             late = [
                 (number + first, size // 100 // len(arguments.late)) for number in arguments.late
@@ -123,7 +126,12 @@ def _warm(loader: Loader, target: _TimedTarget, arguments: argparse.Namespace) -
             if at >= arguments.warm_ups:
                 loads.append(milliseconds)
                 merge.append(target.merge_seconds * 1000)
-    return {"ms": _medians(took), "merge_ms": _medians(merges)}
+                cpu.append(target.merge_cpu_seconds * 1000)
+    return {
+        "ms": _medians(took),
+        "merge_ms": _medians(merges),
+        "merge_cpu_ms": _medians(merge_cpu),
+    }
 
 
 def _medians(took: dict[str, list[float]]) -> dict[str, float]:
