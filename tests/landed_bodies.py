@@ -39,7 +39,11 @@ class Warehouse:
 
     def open(self, *, wait_seconds: float) -> Target:
         """Return the warehouse for a loader of its own."""
-        settings = {"CUSTOMERIO_WAREHOUSE": self.url, "warehouse_wait_seconds": wait_seconds}
+        settings = {
+            "CUSTOMERIO_WAREHOUSE": self.url,
+            "warehouse_wait_seconds": wait_seconds,
+            "duckdb_publish_seconds": 0,  # a test of copies says so
+        }
         return open_warehouse(Settings.model_validate(settings))
 
     def change(self, *statements: str) -> None:
