@@ -200,12 +200,12 @@ class Installation:
 
     def _tables(self, warehouse: Reader | Target) -> dict[str, object]:
         schema = f'"{self._schema}"'
-        found = warehouse.query(f"SELECT * FROM {schema}.data ORDER BY event_id")  # noqa: S608
+        found = warehouse.query(f"SELECT * FROM {schema}.data")  # noqa: S608
         rows = [dict(zip(found.columns, row, strict=True)) for row in found.rows]
         rejected = warehouse.query(f"SELECT count(*) FROM {schema}._sdc_rejected")  # noqa: S608
         watermarks = warehouse.query(
             "SELECT writer, first_offset, next_offset"  # noqa: S608
-            f" FROM {schema}._sdc_watermarks ORDER BY 1, 2"
+            f" FROM {schema}._sdc_watermarks"
         )
         return {
             "rows": [
@@ -214,10 +214,12 @@ class Installation:
                     for name, value in row.items()
                     if value is not None and name not in _OF_THE_LOAD
                 }
-                for row in rows
+                for row in sorted(
+                    rows, key=lambda row: str(row["event_id"])
+                )  # as no collation does
             ],
             "rejected": rejected.rows[0][0],
-            "watermarks": [list(row) for row in watermarks.rows],
+            "watermarks": sorted(list(row) for row in watermarks.rows),
         }
 
     def _litter(self) -> list[str]:

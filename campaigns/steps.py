@@ -31,7 +31,12 @@ STEPS: dict[str, tuple[Step, ...]] = {
         Step("other tables", "duckdb_merge", "_insert_metadata", then="commit and checkpoint"),
         Step("publishing", "duckdb_copy", "_publish"),
     ),
-    "postgresql": (),
+    "postgresql": (
+        Step("ALTER", "postgres_target", "evolve"),
+        Step("COPY", "postgres_merge", "_copy"),
+        Step("merging rows", "postgres_merge", "_upsert"),
+        Step("other tables", "postgres_merge", "_insert_metadata", then="commit"),
+    ),
 }
 """Of each kind of warehouse."""
 
