@@ -8,12 +8,14 @@ from pathlib import Path
 
 import dagster as dg
 import duckdb
+import psycopg
 import pytest
 
 from customerio_pipeline.definitions import integration_definitions
 from customerio_pipeline.registry.records import Integration
 from customerio_pipeline.registry.registry import Registry
 from customerio_pipeline.settings import Settings, load_settings
+from customerio_pipeline.warehouse import open_warehouse
 from tests.landed_events import land
 
 
@@ -29,9 +31,20 @@ class Shop:
         self.job = self.definitions.resolve_job_def("shop_load")
 
     @property
+    def is_duckdb(self) -> bool:
+        """Whether the warehouse is a DuckDB file."""
+        return self.settings.warehouse_kind == "duckdb"
+
+    @property
     def warehouse_file(self) -> Path:
         """The DuckDB file."""
         return Path(self.settings.warehouse.removeprefix("duckdb:///"))
+
+    @property
+    def has_tables(self) -> bool:
+        """Whether something was loaded."""
+        with closing(open_warehouse(self.settings)) as target:
+            return bool(target.state("shop").table_columns)
 
     def land(self, *bodies: bytes, first: int = 0) -> Path:
         """Land bodies as one file, numbered from `first`."""
@@ -61,22 +74,29 @@ class Shop:
             raise_on_error=False,
         )
 
-    def event_ids(self) -> list[str]:
+    def event_ids(self) -> list[object]:
         """Return the rows of `data`, read as a user would."""
-        with closing(duckdb.connect(self.warehouse_file, read_only=True)) as connection:
-            rows = connection.execute("SELECT event_id FROM shop.data ORDER BY 1").fetchall()
+        with closing(open_warehouse(self.settings)) as target:
+            rows = target.query("SELECT event_id FROM shop.data ORDER BY 1").rows
         return [row[0] for row in rows]
 
     def change_warehouse(self, sql: str) -> None:
         """Do to the warehouse what nobody should."""
-        with closing(duckdb.connect(self.warehouse_file)) as connection:
-            connection.execute(sql)
+        if self.is_duckdb:
+            with closing(duckdb.connect(self.warehouse_file)) as connection:
+                connection.execute(sql)
+        else:
+            with psycopg.connect(self.settings.warehouse, autocommit=True) as postgres:
+                postgres.execute(sql.encode())
 
 
 @contextmanager
-def opened_shop(home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Shop]:
+def opened_shop(
+    home: Path, monkeypatch: pytest.MonkeyPatch, warehouse_url: str = ""
+) -> Iterator[Shop]:
     """Yield an installation in `home` whose runs do not linger."""
     monkeypatch.setenv("CUSTOMERIO_HOME", str(home))
+    monkeypatch.setenv("CUSTOMERIO_WAREHOUSE", warehouse_url)
     monkeypatch.setenv("CUSTOMERIO_LOAD_IDLE_SECONDS", "0")
     monkeypatch.setenv("CUSTOMERIO_WAREHOUSE_WAIT_SECONDS", "0.2")
     settings = load_settings()

@@ -3,13 +3,13 @@
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 import dagster as dg
-import duckdb
 import pytest
 
+from customerio_pipeline.errors import WarehouseError
 from customerio_pipeline.orchestration.drain_run import DrainConfig
 from customerio_pipeline.orchestration.keys import data_key, load_op_name, rejected_key
 from customerio_pipeline.registry.registry import Registry
@@ -21,9 +21,9 @@ REJECTED = rejected_key("shop")
 
 
 @pytest.fixture
-def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Shop]:
+def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, warehouse_url: str) -> Iterator[Shop]:
     """Yield an installation of the test's own."""
-    with opened_shop(tmp_path, monkeypatch) as shop:
+    with opened_shop(tmp_path, monkeypatch, warehouse_url) as shop:
         yield shop
 
 
@@ -35,17 +35,12 @@ def _metadata(shop: Shop, key: dg.AssetKey) -> dict[str, object]:
     return {name: value.value for name, value in event.asset_materialization.metadata.items()}
 
 
-def _wait_for_row(file: Path, event_id: str) -> None:
+def _wait_for_row(shop: Shop, event_id: str) -> None:
     deadline = time.monotonic() + 30
     while time.monotonic() < deadline:
-        try:
-            with closing(duckdb.connect(file, read_only=True)) as connection:
-                if connection.execute(
-                    "SELECT 1 FROM shop.data WHERE event_id = ?", [event_id]
-                ).fetchall():
-                    return
-        except duckdb.Error:
-            pass  # not there yet, or just being written
+        with suppress(WarehouseError):  # not there yet, or just being written
+            if event_id in shop.event_ids():
+                return
         time.sleep(0.02)
     raise AssertionError(f"{event_id} was not loaded")
 
@@ -143,7 +138,7 @@ def test_a_lingering_run_loads_what_arrives_meanwhile(shop: Shop) -> None:
     shop.land(event("a"))
 
     def arrive_later() -> None:
-        _wait_for_row(shop.warehouse_file, "a")
+        _wait_for_row(shop, "a")
         shop.land(event("b"), first=1)
 
     config = DrainConfig(idle_seconds=2.0, max_seconds=60.0)
@@ -177,21 +172,46 @@ def test_a_damaged_file_fails_the_run_and_keeps_nothing_else_back(shop: Shop) ->
     assert _metadata(shop, DATA)["rows_inserted"] == 1
 
 
-def test_a_missing_warehouse_folder_fails_with_a_sentence(shop: Shop) -> None:
+def test_a_missing_warehouse_folder_fails_with_a_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A warehouse that cannot be opened is named; once it can, everything is loaded."""
-    shop.land(event("a"))
-    folder = shop.warehouse_file.parent
-    folder.write_text("in the way")
+    with opened_shop(tmp_path, monkeypatch) as shop:
+        shop.land(event("a"))
+        folder = shop.warehouse_file.parent
+        folder.write_text("in the way")
 
-    failed = shop.run()
-    folder.unlink()
-    repeated = shop.run()
+        failed = shop.run()
+        folder.unlink()
+        repeated = shop.run()
 
-    assert not failed.success
-    assert str(shop.warehouse_file) in failure_of(failed)
-    assert "\n" not in failure_of(failed)
-    assert repeated.success
-    assert shop.event_ids() == ["a"]
+        assert not failed.success
+        assert str(shop.warehouse_file) in failure_of(failed)
+        assert "\n" not in failure_of(failed)
+        assert repeated.success
+        assert shop.event_ids() == ["a"]
+
+
+def test_postgresql_that_does_not_answer_fails_the_run_with_a_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The run's error, which Dagster keeps and shows, holds no password."""
+    url = "postgresql://loader:pass-word@127.0.0.1:1/warehouse"
+    with opened_shop(tmp_path, monkeypatch, url) as shop:
+        shop.land(event("a"))
+
+        failed = shop.run()
+
+        assert not failed.success
+        assert failure_of(failed).startswith(
+            "The warehouse postgresql://127.0.0.1:1/warehouse cannot be reached: Connection refused"
+        )
+        logs = "".join(
+            repr(entry)
+            for run in shop.instance.get_runs()
+            for entry in shop.instance.all_logs(run.run_id)
+        )
+        assert "pass-word" not in logs
 
 
 def test_a_paused_integration_is_not_loaded_by_hand_either(shop: Shop) -> None:
@@ -204,4 +224,4 @@ def test_a_paused_integration_is_not_loaded_by_hand_either(shop: Shop) -> None:
 
     assert not result.success
     assert "integrations resume shop" in failure_of(result)
-    assert not shop.warehouse_file.exists()
+    assert not shop.has_tables

@@ -6,6 +6,7 @@ technical columns only, rejected records are counted and never shown.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 
 import dagster as dg
 
@@ -25,6 +26,7 @@ _PREVIEW_NUMBERS = (
 )
 _PREVIEW_TIMES = ("_sdc_received_at", "_sdc_batched_at")
 _PREVIEW_ROWS = 5
+_PREVIEW_WINDOW = timedelta(hours=1)
 _PREVIEW_WIDTH = 40
 _TOP_REASONS = 10
 _REASON_WIDTH = 120
@@ -145,11 +147,22 @@ def newest_rows(target: Target, schema: str, columns: Mapping[str, ColumnType | 
     if not shown:
         return {}
     selected = ", ".join(f'"{name}"' for name in shown)
+    recent = _recent(target, schema) if "_sdc_received_at" in columns else ""
     result = target.query(
-        f'SELECT {selected} FROM "{schema}".data'  # noqa: S608  names from lists of ours
+        f'SELECT {selected} FROM "{schema}".data{recent}'  # noqa: S608  names from lists of ours
         f" ORDER BY _sdc_sequence DESC LIMIT {_PREVIEW_ROWS}"
     )
     return {"newest_rows": dg.MetadataValue.md(markdown_table(shown, result.rows, _PREVIEW_WIDTH))}
+
+
+def _recent(target: Target, schema: str) -> str:
+    """Return the condition for rows of the last hour: a large table is not sorted for a preview."""
+    [(newest,)] = target.query(
+        f'SELECT max(received_from) FROM "{schema}"._sdc_loads WHERE inserted + updated > 0'  # noqa: S608  a checked name
+    ).rows
+    if not isinstance(newest, datetime):
+        return ""
+    return f" WHERE _sdc_received_at >= TIMESTAMPTZ '{newest - _PREVIEW_WINDOW}'"
 
 
 def row_count(target: Target, schema: str) -> Metadata:
