@@ -272,7 +272,7 @@ class TestPostgres:
     @staticmethod
     def _keep(postgres: PostgresHouse) -> None:
         """Do on the user's connection what the last step of a merge does."""
-        columns = look(postgres.connection, SCHEMA).columns
+        columns = look(postgres.connection, SCHEMA)["data"].columns
         PostgresViews().keep(postgres.connection, SCHEMA, columns)
 
     @staticmethod
