@@ -130,9 +130,9 @@ class _Session:
         # Zero would mean to wait for ever.
         milliseconds = max(1, round(wait_seconds * 1000))
         connection.execute(sql.SQL("SET lock_timeout = {}").format(milliseconds))
-        # Whatever the role's defaults are.
+        # Whatever the role's defaults are. (BEGIN READ WRITE would fail even a look at a standby.)
         connection.isolation_level = psycopg.IsolationLevel.READ_COMMITTED
-        connection.read_only = False
+        connection.execute("SET default_transaction_read_only = off")
         self.connection = connection
         self.merge = PostgresMerge(connection)
 
