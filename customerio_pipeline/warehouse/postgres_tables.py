@@ -113,6 +113,13 @@ def look(connection: Connection, schema: str) -> Tables:
     return tables
 
 
+def holds(tables: Tables, wanted: Sequence[Wanted]) -> bool:
+    """Tell whether nothing is to be created."""
+    return METADATA_TABLES.keys() <= tables.keys() and all(
+        _is_complete(table, tables.get(table.name)) for table in wanted
+    )
+
+
 def evolve(
     connection: Connection, schema: str, wanted: Sequence[Wanted], wait_seconds: float
 ) -> Tables:
@@ -129,9 +136,7 @@ def evolve(
     patience = _LOCK_MILLISECONDS
     while True:
         tables = look(connection, schema)
-        if METADATA_TABLES.keys() <= tables.keys() and all(
-            _is_complete(table, tables.get(table.name)) for table in wanted
-        ):
+        if holds(tables, wanted):
             return tables
         try:
             with connection.transaction():
