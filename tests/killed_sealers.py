@@ -10,6 +10,9 @@ import signal
 import sys
 from pathlib import Path
 
+# Before the processes part, or most kills would hit the import.
+import pyarrow.parquet  # noqa: F401
+
 from receiver.sealing import seal_once
 from tests.spool_contents import SCHEMA, journal_with, store
 
