@@ -10,6 +10,8 @@ import signal
 import sys
 from pathlib import Path
 
+import pyarrow as pa
+
 from receiver.sealing import seal_once
 from tests.spool_contents import SCHEMA, journal_with, store
 
@@ -20,8 +22,8 @@ _OPERATIONS = frozenset({"open", "os.mkdir", "os.rename", "os.remove"})
 def main() -> None:
     """Store and seal until a process gets to the end of its work."""
     spool, landing = map(Path, sys.argv[1:])
-    # Where it is installed, pyarrow would import it in each process, and most kills hit that.
-    sys.modules["pandas"] = None
+    # Makes pyarrow import pandas, where it is installed, here and not in each killed process.
+    pa.array([b""])
     stored: list[str] = []
     for operation in range(1, 1000):
         new = [f"{operation}{part}" for part in "abc"]
