@@ -75,6 +75,12 @@ class Settings(BaseSettings):
     access_log: bool = True
     """Whether the receiver logs one line a request."""
 
+    admin_host: str = "127.0.0.1"
+    """Where metrics and the health of all workers are served; whoever reaches it may read them."""
+
+    admin_port: Annotated[int, Field(ge=0, le=65535)] | None = 8081
+    """Port of it; 0 takes any free one, ``off`` serves neither."""
+
     warehouse_wait_seconds: float = Field(default=30.0, ge=0)
     """How long a load waits for a warehouse that another process holds."""
 
@@ -95,6 +101,11 @@ class Settings(BaseSettings):
 
     dagster_postgres_url: SecretStr | None = None
     """PostgreSQL for Dagster's own storage; SQLite under ``<home>/dagster`` when unset."""
+
+    @field_validator("admin_port", mode="before")
+    @classmethod
+    def _off(cls, value: object) -> object:
+        return None if value == "off" else value
 
     @field_validator("public_url", "dagster_url")
     @classmethod

@@ -17,6 +17,7 @@ import structlog
 
 from customerio_pipeline.settings import Settings
 from receiver.logs import configure_logs
+from receiver.metrics import make_memory
 
 _KILL_AFTER_DRAIN_SECONDS = 1.0
 _SETTLED_SECONDS = 5.0
@@ -40,17 +41,18 @@ async def _supervise(settings: Settings, listener: socket.socket, workers: int) 
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     # Children inherit the read end only: it ends when this process does.
     lifeline, _ = os.pipe()
-    serving = [
-        _Child("worker", {"socket": listener.fileno(), "lifeline": lifeline})
-        for _ in range(workers)
-    ]
-    sealer = _Child("sealer", {"lifeline": lifeline})
+    shared = {"lifeline": lifeline, "metrics": make_memory()}
+    serving = [_Child("worker", {"socket": listener.fileno(), **shared}) for _ in range(workers)]
+    sealer = _Child("sealer", shared)
+    admin = None if settings.admin_port is None else _Child("admin", shared)
     await stop.wait()
     log.info("draining")
     kill_at = time.monotonic() + settings.drain_seconds + _KILL_AFTER_DRAIN_SECONDS
     await asyncio.gather(*(worker.stop(kill_at) for worker in serving))
     # Last, so that it seals what the workers stored.
     await sealer.stop(kill_at + _KILL_AFTER_DRAIN_SECONDS)
+    if admin is not None:
+        await admin.stop(kill_at + 2 * _KILL_AFTER_DRAIN_SECONDS)
     log.info("stopped")
 
 

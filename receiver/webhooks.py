@@ -19,6 +19,7 @@ from litestar.types import Message, Receive, Scope, Send
 from customerio_pipeline.landing.delivery import LANDED_HEADERS
 from receiver.live_urls import LiveUrls
 from receiver.logs import log_unexpected
+from receiver.metrics import CLIENT_GONE, Tally
 from receiver.numbering import Receipt
 from receiver.refusals import NotStoredError, Refusal
 from receiver.spool import Spool
@@ -113,11 +114,12 @@ class _BodyTooLargeError(Exception):
 class Webhooks:
     """Takes deliveries."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  its parts, then its settings
         self,
         urls: LiveUrls,
         storage: Storage,
         spool: Spool,
+        tally: Tally,
         *,
         max_body_bytes: int,
         access_log: bool,
@@ -125,6 +127,7 @@ class Webhooks:
         self._urls = urls
         self._storage = storage
         self._spool = spool
+        self._tally = tally
         self._max_body_bytes = max_body_bytes
         self._access_log = access_log
 
@@ -138,19 +141,24 @@ class Webhooks:
         return webhooks
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
-        began = time.perf_counter()
+        began = time.perf_counter_ns()
         call = _Call()
         answer = await self._answer(call, scope, receive)
         if answer is not None:
             await send(answer.start)
             await send(answer.body)
+        took_ns = time.perf_counter_ns() - began
+        if answer is STORED:
+            self._tally.accepted(call.size, took_ns)
+        else:
+            self._tally.refused(_reason(call, answer))
         if self._access_log:
             log.info(
                 "request",
                 url_id=call.url_id,
                 status=None if answer is None else answer.status,
                 bytes=call.size,
-                ms=round((time.perf_counter() - began) * 1000, 2),
+                ms=round(took_ns / 1e6, 2),
                 **({} if call.refusal is None else {"reason": call.refusal}),
             )
 
@@ -208,6 +216,12 @@ class Webhooks:
                 raise _BodyTooLargeError
             more = message.get("more_body", False)
         return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+
+def _reason(call: _Call, answer: Answer | None) -> str:
+    if call.refusal is not None:
+        return call.refusal
+    return CLIENT_GONE if answer is None else answer.status.name.lower()
 
 
 def _token(path: str) -> str:

@@ -13,6 +13,7 @@ from receiver.app import create_app
 from receiver.http_protocol import Http1Protocol
 from receiver.lifeline import when_parent_is_gone
 from receiver.logs import configure_logs
+from receiver.metrics import Holder, Tally
 
 # A sender that calls once a minute keeps its connection: each new one is a chance to be refused.
 _KEEP_ALIVE_SECONDS = 75
@@ -23,9 +24,11 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--socket", type=int, required=True)
     parser.add_argument("--lifeline", type=int, required=True)
+    parser.add_argument("--metrics", type=int, required=True)
     arguments = parser.parse_args()
     configure_logs("worker")
-    server = uvicorn.Server(_config(load_settings()))
+    tally = Tally.claim(arguments.metrics, Holder.WORKER)
+    server = uvicorn.Server(_config(load_settings(), tally))
 
     def drain() -> None:
         server.should_exit = True
@@ -34,9 +37,9 @@ def main() -> None:
     server.run(sockets=[socket.socket(fileno=arguments.socket)])
 
 
-def _config(settings: Settings) -> uvicorn.Config:
+def _config(settings: Settings, tally: Tally) -> uvicorn.Config:
     return uvicorn.Config(
-        create_app(settings),
+        create_app(settings, tally),
         loop="uvloop",
         http=Http1Protocol,
         ws="none",
