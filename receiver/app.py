@@ -26,13 +26,7 @@ def create_app(settings: Settings) -> Litestar:
     urls = LiveUrls(settings.registry)
     spool = Spool(settings)
     storage = Storage(settings, spool)
-    webhooks = Webhooks(
-        urls,
-        storage,
-        spool,
-        max_body_bytes=settings.max_body_bytes,
-        access_log=settings.access_log,
-    )
+    webhooks = Webhooks(urls, storage, spool, settings)
 
     @asynccontextmanager
     async def lifespan(_: Litestar) -> AsyncIterator[None]:
