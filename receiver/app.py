@@ -27,14 +27,7 @@ def create_app(settings: Settings, tally: Tally) -> Litestar:
     urls = LiveUrls(settings.registry)
     spool = Spool(settings, tally)
     storage = Storage(settings, spool)
-    webhooks = Webhooks(
-        urls,
-        storage,
-        spool,
-        tally,
-        max_body_bytes=settings.max_body_bytes,
-        access_log=settings.access_log,
-    )
+    webhooks = Webhooks(urls, storage, spool, tally, settings)
 
     notes = HealthNotes(tally, spool, storage, urls)
 
