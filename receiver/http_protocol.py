@@ -33,7 +33,7 @@ def _last_answer(status: str, error: str) -> bytes:
     ).encode() + body
 
 
-_BAD_REQUEST = _last_answer("400 Bad Request", "this is no HTTP/1.1 request")
+_BAD_REQUEST = _last_answer("400 Bad Request", "this is no HTTP request")
 _TOO_SLOW = _last_answer("408 Request Timeout", "the request did not arrive in time")
 _HEAD_TOO_LARGE = _last_answer("431 Request Header Fields Too Large", "the headers are too large")
 
