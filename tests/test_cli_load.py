@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from customerio_pipeline.cli import main
 from customerio_pipeline.registry.registry import Registry
 from tests.landed_bodies import SCHEMA, Warehouse
 
@@ -16,13 +17,22 @@ Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
 @pytest.fixture
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
-    """Give a function that runs ``customerio-pipeline`` on a home of its own."""
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """Give a function that runs ``customerio-pipeline`` on a home of its own.
+
+    In this process: starting one takes longer than most commands.
+    """
     monkeypatch.setenv("CUSTOMERIO_HOME", str(tmp_path))
-    command = Path(sys.executable).with_name("customerio-pipeline")
 
     def run(*arguments: str) -> "subprocess.CompletedProcess[str]":
-        return subprocess.run([command, *arguments], capture_output=True, text=True, check=False)
+        monkeypatch.setattr(sys, "argv", ["customerio-pipeline", *arguments])
+        capsys.readouterr()
+        try:
+            main()
+            code = 0
+        except SystemExit as ended:
+            code = ended.code if isinstance(ended.code, int) else int(bool(ended.code))
+        return subprocess.CompletedProcess(arguments, code, *capsys.readouterr())
 
     return run
 

@@ -63,7 +63,7 @@ def test_a_drain_does_not_wait_for_ever(tmp_path: Path) -> None:
             receiver.post(url.token, b"so that the other one is being read")
             assert receiver.stop() == 0
             assert slow.recv(65536).startswith(b"HTTP/1.1 503 ")
-        assert receiver.logged("request", status=503, reason="draining")
+        assert receiver.wait_logged("request", status=503, reason="draining")
 
 
 def test_ctrl_c_drains_like_sigterm(tmp_path: Path) -> None:
@@ -82,7 +82,7 @@ def test_a_killed_process_is_replaced(tmp_path: Path, child: str) -> None:
         os.kill(receiver.pids(child)[0], signal.SIGKILL)
         assert receiver.post(url.token, b"after").status_code == 200
         wait_until(lambda: len(receiver.pids(child)) == 2, "replacement")
-        assert receiver.logged("ended_unasked", child=child, code=-signal.SIGKILL)
+        assert receiver.wait_logged("ended_unasked", child=child, code=-signal.SIGKILL)
         rows = wait_landed(receiver.landing, "replaced", 2)
         assert [row["body"] for row in rows] == [b"before", b"after"]
         assert len({row["writer"] for row in rows}) == 1

@@ -86,9 +86,9 @@ def test_a_request_is_one_line(tmp_path: Path) -> None:
     with running_receiver(tmp_path) as receiver:
         receiver.post(url.token, b"12345")
         receiver.post("unknown", b"12345")
+        assert receiver.stop() == 0
         [stored] = receiver.logged("request", status=200)
         [unknown] = receiver.logged("request", status=401)
-        assert receiver.stop() == 0
         lines = [json.loads(line) for line in receiver.output.splitlines()]
     assert stored["ms"] > 0
     assert {**stored, "ms": 0, "timestamp": ""} == {

@@ -48,7 +48,7 @@ def test_a_landing_folder_that_cannot_be_written(tmp_path: Path) -> None:
         assert wait_for_reason(receiver, "landing") == (
             "The landing folder is not usable: it cannot be written: Not a directory."
         )
-        assert receiver.logged("request", status=503, reason="landing_not_writable")
+        assert receiver.wait_logged("request", status=503, reason="landing_not_writable")
         receiver.landing.unlink()
         kept.rename(receiver.landing)
         receiver.post_until(200, url.token, b"after")
@@ -90,7 +90,7 @@ def test_a_disk_with_too_little_room(tmp_path: Path) -> None:
         reason = wait_for_reason(receiver, "spool")
         assert f"CUSTOMERIO_SPOOL_MIN_FREE_BYTES is {floor}" in reason
         check_refusal(receiver.post(url.token))
-        assert receiver.logged("request", reason="disk_low", url_id=url.id)
+        assert receiver.wait_logged("request", reason="disk_low", url_id=url.id)
     finally:
         receiver.kill_everything()
 
@@ -112,7 +112,7 @@ def test_a_write_that_fails_in_the_middle(tmp_path: Path) -> None:
                 receiver.wait_ready()
         assert statuses[:4] == [200, 200, 200, 503]
         assert statuses.count(503) >= 2
-        assert receiver.logged("spool_not_writable")
+        assert receiver.wait_logged("spool_not_writable")
         assert receiver.pids("worker") == [worker]
         assert receiver.stop() == 0
     acknowledged = [body for body, status in zip(bodies, statuses, strict=True) if status == 200]
@@ -136,7 +136,7 @@ def test_a_registry_that_cannot_be_read(tmp_path: Path) -> None:
         wait_for_reason(receiver, "registry")
         assert receiver.post(url.token).status_code == 200
         check_refusal(receiver.post("perhaps a new one"))
-        assert receiver.logged("request", reason="registry_unreadable")
+        assert receiver.wait_logged("request", reason="registry_unreadable")
 
         rename_table(registry, "away", "registry_state")
         receiver.wait_ready()

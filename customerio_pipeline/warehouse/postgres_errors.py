@@ -43,15 +43,30 @@ def sentence(
             f"The tables of {schema} in the warehouse {shown} are locked"
             f"{_holders(connection, schema)}; {_UNCHANGED}."
         )
-    if isinstance(error, errors.ReadOnlySqlTransaction):
-        return WarehouseUnavailableError(
-            f"The warehouse {shown} is read-only, as a standby is: let CUSTOMERIO_WAREHOUSE name"
-            " the primary server."
-        )
-    if isinstance(error, errors.DiskFull):
-        return WarehouseError(
-            f"The warehouse {shown} has no room left: {reason}. Make room there; {_UNCHANGED}."
-        )
+    return _refusal(connection, shown, schema, error)
+
+
+def _refusal(
+    connection: Connection, shown: str, schema: str, error: psycopg.Error
+) -> WarehouseError:
+    reason = _message(error)
+    match error:
+        case errors.ReadOnlySqlTransaction():
+            return WarehouseUnavailableError(
+                f"The warehouse {shown} is read-only, as a standby is: let CUSTOMERIO_WAREHOUSE"
+                " name the primary server."
+            )
+        case errors.QueryCanceled() if "statement timeout" in reason:
+            role = sql.Identifier(connection.info.user).as_string(connection)
+            return WarehouseError(
+                f"A statement took longer than the warehouse {shown} allows ({reason}): run ALTER"
+                f" ROLE {role} SET statement_timeout = 0; there. Nothing was changed, the next load"
+                " goes on from there."
+            )
+        case errors.DiskFull():
+            return WarehouseError(
+                f"The warehouse {shown} has no room left: {reason}. Make room there; {_UNCHANGED}."
+            )
     return WarehouseError(
         f"The warehouse {shown} refused a load of {schema}: {reason}; {_UNCHANGED}."
     )

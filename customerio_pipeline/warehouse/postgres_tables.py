@@ -41,7 +41,7 @@ METADATA_TABLES = {
     ),
 }
 
-_LOCK_TIMEOUT = "200ms"
+_LOCK_MILLISECONDS = 200
 _LOCK_PAUSE_SECONDS = 1.0
 """While a change of `data` waits for a reader to end, new readers queue behind it. So it waits
 shortly, lets them pass, and tries again."""
@@ -113,6 +113,13 @@ def look(connection: Connection, schema: str) -> Tables:
     return tables
 
 
+def holds(tables: Tables, wanted: Sequence[Wanted]) -> bool:
+    """Tell whether nothing is to be created."""
+    return METADATA_TABLES.keys() <= tables.keys() and all(
+        _is_complete(table, tables.get(table.name)) for table in wanted
+    )
+
+
 def evolve(
     connection: Connection, schema: str, wanted: Sequence[Wanted], wait_seconds: float
 ) -> Tables:
@@ -126,11 +133,10 @@ def evolve(
         WarehouseError: a table is not what the merge needs and cannot be made so.
     """
     deadline = time.monotonic() + wait_seconds
+    patience = _LOCK_MILLISECONDS
     while True:
         tables = look(connection, schema)
-        if METADATA_TABLES.keys() <= tables.keys() and all(
-            _is_complete(table, tables.get(table.name)) for table in wanted
-        ):
+        if holds(tables, wanted):
             return tables
         try:
             with connection.transaction():
@@ -138,13 +144,28 @@ def evolve(
                 for name in METADATA_TABLES.keys() - tables.keys():
                     _create(connection, schema, name, sql.SQL(METADATA_TABLES[name]))
                 for table in wanted:
-                    _evolve_table(connection, schema, table, tables.get(table.name))
+                    _evolve_table(connection, schema, table, tables.get(table.name), patience)
                 if DATA not in tables:
                     _forget_loads(connection, schema, tables)
         except errors.LockNotAvailable:
             if time.monotonic() > deadline:
                 raise
             time.sleep(_LOCK_PAUSE_SECONDS)
+            patience = _LOCK_MILLISECONDS + _autovacuum_milliseconds(connection, schema, wanted)
+
+
+def _autovacuum_milliseconds(connection: Connection, schema: str, wanted: Sequence[Wanted]) -> int:
+    """Return how long to wait for autovacuum, which gives way then; 0 where others hold a table."""
+    [(is_autovacuum, milliseconds)] = connection.execute(
+        # The server's own processes have no user.
+        "SELECT bool_and(usesysid IS NULL),"
+        " (SELECT setting::int FROM pg_settings WHERE name = 'deadlock_timeout')"
+        " FROM pg_locks JOIN pg_class ON pg_class.oid = relation"
+        " JOIN pg_stat_activity ON pg_stat_activity.pid = pg_locks.pid"
+        " WHERE relnamespace = to_regnamespace(%s)::oid AND relname = ANY(%s) AND granted",
+        [_quoted(schema), [table.name for table in wanted]],
+    ).fetchall()
+    return int(str(milliseconds)) if is_autovacuum else 0
 
 
 def subtable_names(connection: Connection, schema: str, tables: Tables) -> list[str]:
@@ -191,7 +212,9 @@ def _create(connection: Connection, schema: str, name: str, columns: sql.Composa
     connection.execute(sql.SQL("CREATE TABLE {} ({})").format(qualified(schema, name), columns))
 
 
-def _evolve_table(connection: Connection, schema: str, wanted: Wanted, table: Table | None) -> None:
+def _evolve_table(
+    connection: Connection, schema: str, wanted: Wanted, table: Table | None, patience: int
+) -> None:
     if table is None:
         key = sql.SQL(", ").join(map(sql.Identifier, wanted.key))
         columns = sql.SQL("{}, CONSTRAINT {} PRIMARY KEY ({})").format(
@@ -223,7 +246,7 @@ def _evolve_table(connection: Connection, schema: str, wanted: Wanted, table: Ta
     if frozenset(wanted.key) not in table.unique:
         changes.append(_primary_key(connection, schema, wanted))
     if changes:
-        connection.execute(sql.SQL(f"SET LOCAL lock_timeout = '{_LOCK_TIMEOUT}'"))
+        connection.execute(sql.SQL("SET LOCAL lock_timeout = {}").format(patience))
         connection.execute(
             sql.SQL("ALTER TABLE {} {}").format(
                 qualified(schema, wanted.name), sql.SQL(", ").join(changes)

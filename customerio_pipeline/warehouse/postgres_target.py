@@ -13,7 +13,14 @@ from customerio_pipeline.warehouse.postgres_connection import Connection, Postgr
 from customerio_pipeline.warehouse.postgres_errors import is_lost, sentence
 from customerio_pipeline.warehouse.postgres_merge import PostgresMerge
 from customerio_pipeline.warehouse.postgres_query import run_query
-from customerio_pipeline.warehouse.postgres_tables import evolve, look, qualified, wanted_tables
+from customerio_pipeline.warehouse.postgres_tables import (
+    Tables,
+    evolve,
+    holds,
+    look,
+    qualified,
+    wanted_tables,
+)
 from customerio_pipeline.warehouse.postgres_views import PostgresViews
 from customerio_pipeline.warehouse.table_rows import schema_state
 
@@ -57,6 +64,7 @@ class PostgresTarget:
                     return SchemaState({}, (), {})
                 watermarks = _rows(connection, schema, "_sdc_watermarks", _WATERMARK)
                 columns = _rows(connection, schema, "_sdc_columns", _MAPPING)
+            session.seen[schema] = tables
         return schema_state(
             # Where somebody dropped `data`, everything is to be loaded again.
             watermarks if DATA in tables else (),  # type: ignore[arg-type]  # as declared
@@ -66,8 +74,14 @@ class PostgresTarget:
 
     def merge(self, schema: str, batch: Batch) -> MergeCounts:
         """Apply the batch in one transaction (design C4)."""
+        wanted = wanted_tables(batch)
         with self._told(schema) as session:
-            tables = evolve(session.connection, schema, wanted_tables(batch), self._wait_seconds)
+            seen = session.seen.pop(schema, {})
+            if holds(seen, wanted):
+                # What somebody did to the tables since then shows in the statements.
+                with suppress(psycopg.ProgrammingError):
+                    return session.merge.merge(schema, batch, seen, self._views)
+            tables = evolve(session.connection, schema, wanted, self._wait_seconds)
             return session.merge.merge(schema, batch, tables, self._views)
 
     def query(self, sql: str, parameters: Sequence[object] = ()) -> QueryResult:
@@ -106,12 +120,7 @@ class PostgresTarget:
 
     def _lock(self, schema: str, key: int) -> "_Session":
         """Lock `schema` and return the session that holds the lock."""
-        if self._session is not None:
-            # It may have been lost while nothing was loaded: that is no reason to fail.
-            try:
-                self._session.connection.execute("SELECT 1")
-            except psycopg.OperationalError:
-                self.close()
+        is_used = self._session is not None
         with self._told(schema) as session:
             try:
                 session.connection.execute("SELECT pg_advisory_lock(%s)", [key])
@@ -120,7 +129,14 @@ class PostgresTarget:
                     f"Another load of {schema} did not end within {self._wait_seconds:g} s;"
                     " the next load goes on from there."
                 ) from None
-            return session
+            except psycopg.OperationalError as error:
+                if not (is_used and is_lost(session.connection, error)):
+                    raise
+            else:
+                return session
+        # It was lost while nothing was loaded: that is no reason to fail.
+        self.close()
+        return self._lock(schema, key)
 
 
 class _Session:
@@ -130,11 +146,13 @@ class _Session:
         # Zero would mean to wait for ever.
         milliseconds = max(1, round(wait_seconds * 1000))
         connection.execute(sql.SQL("SET lock_timeout = {}").format(milliseconds))
-        # Whatever the role's defaults are.
+        # Whatever the role's defaults are. (BEGIN READ WRITE would fail even a look at a standby.)
         connection.isolation_level = psycopg.IsolationLevel.READ_COMMITTED
-        connection.read_only = False
+        connection.execute("SET default_transaction_read_only = off")
         self.connection = connection
         self.merge = PostgresMerge(connection)
+        self.seen: dict[str, Tables] = {}
+        """The tables of a schema as its state was read, for the merge that follows."""
 
 
 def _rows(
