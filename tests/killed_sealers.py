@@ -20,6 +20,8 @@ _OPERATIONS = frozenset({"open", "os.mkdir", "os.rename", "os.remove"})
 def main() -> None:
     """Store and seal until a process gets to the end of its work."""
     spool, landing = map(Path, sys.argv[1:])
+    # Where it is installed, pyarrow would import it in each process, and most kills hit that.
+    sys.modules["pandas"] = None
     stored: list[str] = []
     for operation in range(1, 1000):
         new = [f"{operation}{part}" for part in "abc"]
