@@ -92,6 +92,10 @@ class ReceiverProcess:
         # One that was started while the others died is in its parent's lifeline, not in the log.
         self._process.wait(_PATIENCE_SECONDS)
 
+    def wait(self) -> int:
+        """Wait until it ends and return its exit code."""
+        return self._process.wait(_PATIENCE_SECONDS)
+
     def stop(self) -> int:
         """Drain it and return its exit code."""
         self._process.send_signal(signal.SIGTERM)
