@@ -32,7 +32,12 @@ class Installation:
     @property
     def environment(self) -> dict[str, str]:
         """What its processes need in theirs."""
-        return {**os.environ, "CUSTOMERIO_HOME": str(self.settings.home)}
+        return {
+            **os.environ,
+            "CUSTOMERIO_HOME": str(self.settings.home),
+            # Any free one: several installations run side by side.
+            "CUSTOMERIO_ADMIN_PORT": "0",
+        }
 
     @property
     def path(self) -> str:

@@ -20,6 +20,7 @@ from benchmarks.requests import bodies, write_requests
 from benchmarks.sizes import Sizes
 from customerio_pipeline.landing.listing import LandingListing
 from receiver.listener import open_listener
+from receiver.metrics import make_memory
 
 _CONNECTIONS = (1, 64)
 _GOAL_CONNECTIONS = 64
@@ -133,19 +134,22 @@ def _not_storing(home: Path) -> Iterator[_Server]:
     with ExitStack() as stack:
         stack.callback(os.close, our_end)
         stack.callback(os.close, lifeline)
+        metrics = make_memory()
+        stack.callback(os.close, metrics)
         listener = stack.enter_context(open_listener(LOCAL, 0))
         port: int = listener.getsockname()[1]
         command = [
             *(sys.executable, "-m", "benchmarks.unstored_worker"),
             f"--socket={listener.fileno()}",
             f"--lifeline={lifeline}",
+            f"--metrics={metrics}",
         ]
         process = stack.enter_context(
             running(
                 command,
                 environment=installation.environment,
                 log=home / "worker.log",
-                pass_fds=(listener.fileno(), lifeline),
+                pass_fds=(listener.fileno(), lifeline, metrics),
             )
         )
         yield _Server(process, port, process.pid, installation)

@@ -1,13 +1,23 @@
 """Settings of every part, read from environment variables with the prefix ``CUSTOMERIO_``."""
 
 import json
+import os
 import re
 from functools import cached_property
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, Field, SecretStr, ValidationError, field_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from customerio_pipeline.errors import SettingsError
 
@@ -17,6 +27,17 @@ MAX_PUBLIC_URL_LENGTH = 190
 
 AbsolutePath = Annotated[Path, AfterValidator(lambda path: path.expanduser().absolute())]
 MEBIBYTE = 1024 * 1024
+
+Network = IPv4Network | IPv6Network
+
+
+def _networks(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    return tuple(ip_network(item.strip()) for item in value.split(","))
+
+
+Networks = Annotated[tuple[Network, ...], NoDecode, BeforeValidator(_networks)]
 
 # Stricter than the driver, which takes an @ in a password for the end of it.
 _POSTGRES_HOST = r"(?:[^@/?:,\s\[\]]*|\[[0-9a-fA-F:.]+\])(?::\d+)?"
@@ -30,8 +51,15 @@ class Settings(BaseSettings):
     """What is in force; ``customerio-pipeline config`` prints it with secrets masked."""
 
     model_config = SettingsConfigDict(
-        env_prefix="CUSTOMERIO_", env_ignore_empty=True, frozen=True, hide_input_in_errors=True
+        env_prefix="CUSTOMERIO_",
+        env_ignore_empty=True,
+        frozen=True,
+        hide_input_in_errors=True,
+        extra="ignore",
     )
+
+    env_file: AbsolutePath | None = None
+    """File with more of these variables, ``NAME=value`` lines; the environment itself prevails."""
 
     home: AbsolutePath = Field(default=Path("var"), validate_default=True)
     """Folder of all data of a local installation."""
@@ -69,11 +97,38 @@ class Settings(BaseSettings):
     queue_max_seconds: float = Field(default=3.0, gt=0, lt=4)
     """Wait for a sync after which deliveries get 503; Customer.io gives up at 4 s."""
 
+    receive_max_bytes: int = Field(default=128 * MEBIBYTE, ge=1024)
+    """Bytes of bodies that may be arriving, per worker, before large ones get 503."""
+
+    request_seconds: float = Field(default=10.0, gt=0)
+    """Time in which a request must have arrived; later it gets 408."""
+
+    max_connections: int = Field(default=4096, ge=1)
+    """Connections a worker keeps open; a new one then takes the place of an idle one."""
+
     drain_seconds: float = Field(default=8.0, gt=0)
-    """Time that a stopping receiver gives the requests in flight."""
+    """Time that a stopping receiver or worker gives the requests in flight."""
+
+    allow_networks: Networks = ()
+    """Networks that may send, separated by commas; others get 403. All may when unset."""
+
+    trusted_proxies: Networks = ()
+    """Networks of proxies whose ``X-Forwarded-For`` names the client, separated by commas."""
+
+    tls_certificate: AbsolutePath | None = None
+    """File of the certificate and its chain (PEM); plain HTTP when unset."""
+
+    tls_key: AbsolutePath | None = None
+    """File of the certificate's private key (PEM, no password)."""
 
     access_log: bool = True
     """Whether the receiver logs one line a request."""
+
+    admin_host: str = "127.0.0.1"
+    """Where metrics and the health of all workers are served; whoever reaches it may read them."""
+
+    admin_port: Annotated[int, Field(ge=0, le=65535)] | None = 8081
+    """Port of it; 0 takes any free one, ``off`` serves neither."""
 
     warehouse_wait_seconds: float = Field(default=30.0, ge=0)
     """How long a load waits for a warehouse that another process holds."""
@@ -95,6 +150,11 @@ class Settings(BaseSettings):
 
     dagster_postgres_url: SecretStr | None = None
     """PostgreSQL for Dagster's own storage; SQLite under ``<home>/dagster`` when unset."""
+
+    @field_validator("admin_port", mode="before")
+    @classmethod
+    def _off(cls, value: object) -> object:
+        return None if value == "off" else value
 
     @field_validator("public_url", "dagster_url")
     @classmethod
@@ -124,6 +184,14 @@ class Settings(BaseSettings):
         ):
             raise ValueError("must be sqlite:///path or postgresql://…")
         return value
+
+    @model_validator(mode="after")
+    def _whole_tls(self) -> Self:
+        if (self.tls_certificate is None) != (self.tls_key is None):
+            raise ValueError(
+                "CUSTOMERIO_TLS_CERTIFICATE and CUSTOMERIO_TLS_KEY must be set together"
+            )
+        return self
 
     @property
     def addresses_file(self) -> Path:
@@ -181,15 +249,24 @@ def load_settings() -> Settings:
 
 
 def environment_settings() -> Settings:
-    """Read the settings from the environment alone.
+    """Read the settings from the environment, and the file that it names.
 
     Raises:
         SettingsError: naming the variable at fault, never its value.
     """
+    env_file = os.environ.get("CUSTOMERIO_ENV_FILE") or None
     try:
-        return Settings()
+        if env_file is not None:
+            # It would be ignored silently.
+            Path(env_file).read_text("utf-8")
+        return Settings(_env_file=env_file)  # type: ignore[call-arg]  # of BaseSettings
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is no text"
+        raise SettingsError(f"CUSTOMERIO_ENV_FILE cannot be read: {reason}.") from None
     except ValidationError as error:
         first = error.errors(include_input=False, include_url=False)[0]
+        if not first["loc"]:
+            raise SettingsError(f"{first['ctx']['error']}.") from None
         name = str(first["loc"][0])
         variable = name if name.startswith("CUSTOMERIO_") else f"CUSTOMERIO_{name.upper()}"
         raise SettingsError(f"{variable} is wrong: {first['msg']}.") from None

@@ -11,9 +11,10 @@ from litestar.exceptions import HTTPException
 from litestar.status_codes import HTTP_503_SERVICE_UNAVAILABLE
 
 from customerio_pipeline.settings import Settings
-from receiver.health import live, ready_route
+from receiver.health import HealthNotes, live, ready_route
 from receiver.live_urls import LiveUrls
 from receiver.logs import log_unexpected
+from receiver.metrics import Tally
 from receiver.spool import Spool
 from receiver.storage import Storage
 from receiver.webhooks import Webhooks
@@ -21,23 +22,19 @@ from receiver.webhooks import Webhooks
 log = structlog.get_logger()
 
 
-def create_app(settings: Settings) -> Litestar:
+def create_app(settings: Settings, tally: Tally) -> Litestar:
     """Make the application; nothing is opened before its lifespan begins."""
     urls = LiveUrls(settings.registry)
-    spool = Spool(settings)
+    spool = Spool(settings, tally)
     storage = Storage(settings, spool)
-    webhooks = Webhooks(
-        urls,
-        storage,
-        spool,
-        max_body_bytes=settings.max_body_bytes,
-        access_log=settings.access_log,
-    )
+    webhooks = Webhooks(urls, storage, spool, tally, settings)
+
+    notes = HealthNotes(tally, spool, storage, urls)
 
     @asynccontextmanager
     async def lifespan(_: Litestar) -> AsyncIterator[None]:
         async with AsyncExitStack() as stack:
-            for part in (spool, storage, urls):
+            for part in (spool, storage, urls, notes):
                 stack.push_async_callback(part.close)
                 await part.open()
             yield

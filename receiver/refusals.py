@@ -10,6 +10,7 @@ class Refusal(StrEnum):
     SPOOL_NOT_WRITABLE = "spool_not_writable"
     SPOOL_FULL = "spool_full"
     DISK_LOW = "disk_low"
+    RECEIVE_FULL = "receive_full"
     QUEUE_FULL = "queue_full"
     QUEUE_SLOW = "queue_slow"
     LANDING_NOT_WRITABLE = "landing_not_writable"

@@ -14,6 +14,7 @@ import structlog
 from customerio_pipeline.settings import load_settings
 from receiver.lifeline import when_parent_is_gone
 from receiver.logs import configure_logs
+from receiver.metrics import Holder, Tally, Word
 from receiver.sealing import seal_once
 
 _POLL_SECONDS = 0.2
@@ -26,24 +27,27 @@ def main() -> None:
     """Seal until SIGTERM or the parent's death, then seal what is left."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--lifeline", type=int, required=True)
+    parser.add_argument("--metrics", type=int, required=True)
     arguments = parser.parse_args()
     configure_logs("sealer")
     settings = load_settings()
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     when_parent_is_gone(arguments.lifeline, stop.set)
-    seal_until(stop, settings.spool, settings.landing)
+    tally = Tally.claim(arguments.metrics, Holder.SEALER)
+    seal_until(stop, settings.spool, settings.landing, tally)
 
 
-def seal_until(stop: threading.Event, spool: Path, landing: Path) -> None:
+def seal_until(stop: threading.Event, spool: Path, landing: Path, tally: Tally) -> None:
     """Seal what is closed again and again; after `stop`, once more."""
     pause = _POLL_SECONDS
     trouble: str | None = None
     while True:
         is_last = stop.is_set()
         try:
-            seal_once(spool, landing)
+            seal_once(spool, landing, tally)
         except OSError as error:
+            tally.add(Word.SEALING_FAILURES)
             reason = f"{error.strerror or error}: {error.filename}"
             if reason != trouble:
                 log.error("sealing_failed", reason=reason)  # noqa: TRY400  the reason says it all

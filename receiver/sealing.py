@@ -19,6 +19,7 @@ from customerio_pipeline.landing.delivery import Delivery
 from customerio_pipeline.landing.files import LandingFile
 from customerio_pipeline.landing.folders import sync_folder
 from customerio_pipeline.landing.writing import write_landing_file
+from receiver.metrics import Tally, Word
 from receiver.segments import DamagedSegmentError, SegmentReader
 from receiver.slots import SegmentFile, Slot, list_segments, slot_folders
 
@@ -28,23 +29,24 @@ ROW_GROUP_BODY_BYTES = 32 * 1024 * 1024
 log = structlog.get_logger()
 
 
-def seal_once(spool: Path, landing: Path) -> list[LandingFile]:
+def seal_once(spool: Path, landing: Path, tally: Tally | None = None) -> list[LandingFile]:
     """Seal every closed segment of every slot, and what dead workers left; return the files.
 
-    Does nothing while another process seals the same spool.
+    Does nothing while another process seals the same spool. `tally` counts what was done.
 
     Raises:
         OSError: the landing folder or the spool failed; what was not sealed stays in the spool.
     """
     files: list[LandingFile] = []
     errors: list[OSError] = []
+    tally = tally or Tally()
     with _only_sealer(spool) as alone:
         for folder in slot_folders(spool) if alone else ():
             try:
                 close_abandoned(folder)
                 # In order: the next one's header says how much of a segment counts.
                 for segment, successor in pairwise(list_segments(folder)):
-                    files += seal_segment(segment, successor, landing)
+                    files += seal_segment(segment, successor, landing, tally)
             except OSError as error:
                 errors.append(error)
     if errors:
@@ -67,18 +69,22 @@ def close_abandoned(folder: Path) -> None:
         slot.release()
 
 
-def seal_segment(segment: SegmentFile, successor: SegmentFile, landing: Path) -> list[LandingFile]:
+def seal_segment(
+    segment: SegmentFile, successor: SegmentFile, landing: Path, tally: Tally
+) -> list[LandingFile]:
     """Land a closed segment, then remove it."""
     segment = fix_hour(segment, datetime.now(UTC))
     closed = _closed_length(segment, successor)
     try:
         deliveries, length = _read(segment, closed)
     except DamagedSegmentError as error:
-        _set_aside(segment, str(error))
+        _set_aside(segment, str(error), tally)
         return []
     files = land(deliveries, segment, landing)
+    for file in files:
+        tally.sealed(file.last - file.first + 1)
     if closed is not None and length < closed:
-        _set_aside(segment, f"only {length} of {closed} bytes can be read")
+        _set_aside(segment, f"only {length} of {closed} bytes can be read", tally)
     else:
         segment.path.unlink()
     return files
@@ -159,9 +165,10 @@ def _has_content(segment: SegmentFile) -> bool:
         return False
 
 
-def _set_aside(segment: SegmentFile, reason: str) -> None:
+def _set_aside(segment: SegmentFile, reason: str, tally: Tally) -> None:
     """Keep a damaged segment for a person to look at; the gap shows in the landed offsets."""
     path = segment.path.rename(segment.path.with_suffix(".damaged"))
+    tally.add(Word.DAMAGED_SEGMENTS)
     log.error("segment_damaged", path=str(path), reason=reason)
 
 

@@ -6,6 +6,7 @@ that arrive while a sync runs wait, and those that wait are the next batch.
 """
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -16,6 +17,7 @@ import structlog
 
 from customerio_pipeline.settings import Settings
 from receiver.journal import Journal
+from receiver.metrics import Tally
 from receiver.numbering import Receipt
 from receiver.refusals import NotStoredError, Refusal
 
@@ -37,8 +39,9 @@ class _Waiting(NamedTuple):
 class Spool:
     """Stores requests in a journal; after trouble with the disk it recovers by itself."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, tally: Tally) -> None:
         self._settings = settings
+        self._tally = tally
         self._journal = Journal(settings.spool)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="spool")
         self._task: asyncio.Task[None] | None = None
@@ -46,11 +49,13 @@ class Spool:
 
         self._queue: deque[_Waiting] = deque()
         self._in_sync: deque[_Waiting] = deque()
-        self._waiting_bytes = 0
         self._is_stalled = False
         self._is_closing = False
         self._seal_at = 0.0
         self._retry_at = 0.0
+
+        self.waiting_bytes = 0
+        """Bytes of the bodies that wait for a sync."""
 
         self.stored_bytes = 0
         """Bytes written so far."""
@@ -89,7 +94,7 @@ class Spool:
         loop = asyncio.get_running_loop()
         waiting = _Waiting(receipt, loop.time(), loop.create_future())
         self._queue.append(waiting)
-        self._waiting_bytes += len(receipt.body)
+        self.waiting_bytes += len(receipt.body)
         self._work()
         return waiting.stored
 
@@ -101,7 +106,7 @@ class Spool:
         if self._is_stalled:
             return Refusal.QUEUE_SLOW
         # A body above the bound is taken when it is alone.
-        if self._waiting_bytes and self._waiting_bytes + size > self._settings.queue_max_bytes:
+        if self.waiting_bytes and self.waiting_bytes + size > self._settings.queue_max_bytes:
             return Refusal.QUEUE_FULL
         return None
 
@@ -133,7 +138,9 @@ class Spool:
         before = self._journal.length
         self._in_sync, self._queue = self._queue, deque()
         self._journal.write(waiting.receipt for waiting in self._in_sync)
+        began = time.perf_counter_ns()
         await self._in_thread(self._journal.sync)
+        self._tally.synced(len(self._in_sync), time.perf_counter_ns() - began)
         self.stored_bytes += self._journal.length - before
         self._end(self._in_sync, None)
 
@@ -165,7 +172,7 @@ class Spool:
     def _end(self, entries: deque[_Waiting], refusal: Refusal | None) -> None:
         while entries:
             waiting = entries.popleft()
-            self._waiting_bytes -= len(waiting.receipt.body)
+            self.waiting_bytes -= len(waiting.receipt.body)
             _answer(waiting, refusal)
 
     async def _tick(self) -> None:

@@ -8,110 +8,121 @@ import asyncio
 import os
 import signal
 import socket
-import sys
 import time
-from asyncio.subprocess import DEVNULL, Process
+from collections.abc import Iterable
 from contextlib import suppress
 
 import structlog
 
-from customerio_pipeline.settings import Settings
+from customerio_pipeline.errors import PipelineError
+from customerio_pipeline.settings import Settings, load_settings
+from receiver.children import Child
 from receiver.logs import configure_logs
+from receiver.metrics import make_memory
+from receiver.service_manager import notify
+from receiver.tls import server_context
 
-_KILL_AFTER_DRAIN_SECONDS = 1.0
-_SETTLED_SECONDS = 5.0
-_PAUSE_SECONDS = 0.1
-_LONGEST_PAUSE_SECONDS = 5.0
+_KILL_AFTER_DRAIN_SECONDS = 2.0
+_READY_SECONDS = 30.0
 
 log = structlog.get_logger()
 
 
 def supervise(settings: Settings, listener: socket.socket, workers: int) -> None:
-    """Run the receiver on `listener` until SIGTERM or SIGINT, then drain it."""
+    """Run the receiver on `listener` until SIGTERM or SIGINT, then drain it.
+
+    Raises:
+        ReceiverError: certificate or key cannot be used.
+    """
+    server_context(settings)
     configure_logs("supervisor")
     host, port = listener.getsockname()[:2]
     log.info("listening", host=host, port=port, workers=workers)
-    asyncio.run(_supervise(settings, listener, workers))
+    asyncio.run(_Supervisor(settings, listener, workers).run())
 
 
-async def _supervise(settings: Settings, listener: socket.socket, workers: int) -> None:
-    stop = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    # Children inherit the read end only: it ends when this process does.
-    lifeline, _ = os.pipe()
-    serving = [
-        _Child("worker", {"socket": listener.fileno(), "lifeline": lifeline})
-        for _ in range(workers)
-    ]
-    sealer = _Child("sealer", {"lifeline": lifeline})
-    await stop.wait()
-    log.info("draining")
-    kill_at = time.monotonic() + settings.drain_seconds + _KILL_AFTER_DRAIN_SECONDS
-    await asyncio.gather(*(worker.stop(kill_at) for worker in serving))
-    # Last, so that it seals what the workers stored.
-    await sealer.stop(kill_at + _KILL_AFTER_DRAIN_SECONDS)
-    log.info("stopped")
+class _Supervisor:
+    def __init__(self, settings: Settings, listener: socket.socket, workers: int) -> None:
+        self._settings = settings
+        self._listener = listener
+        self._count = workers
+        # Children inherit the read end only: it ends when this process does.
+        lifeline, _ = os.pipe()
+        self._shared = {"lifeline": lifeline, "metrics": make_memory()}
+        self._stop = asyncio.Event()
+        self._hangup = asyncio.Event()
+        self._workers: list[Child] = []
+        self._leaving: list[Child] = []
+        """Workers that only serve while others are replaced, or end."""
 
+    async def run(self) -> None:
+        """Serve until SIGTERM or SIGINT; SIGHUP replaces workers and sealer."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stop.set)
+        loop.add_signal_handler(signal.SIGHUP, self._hangup.set)
+        self._workers = self._start_workers()
+        self._sealer = self._start_sealer()
+        admin = None if self._settings.admin_port is None else Child("admin", self._shared)
+        reloading = asyncio.create_task(self._keep_reloading())
+        await self._stop.wait()
+        reloading.cancel()
+        with suppress(asyncio.CancelledError):
+            await reloading
+        log.info("draining")
+        notify("STOPPING=1")
+        await self._end(self._workers + self._leaving)
+        # Last, so that it seals what the workers stored.
+        await self._sealer.stop(time.monotonic() + _KILL_AFTER_DRAIN_SECONDS)
+        if admin is not None:
+            await admin.stop(time.monotonic() + _KILL_AFTER_DRAIN_SECONDS)
+        log.info("stopped")
 
-class _Child:
-    """A process that is started again whenever it ends."""
+    async def _keep_reloading(self) -> None:
+        await _all_ready(self._workers)
+        # Even if not all are: they are started again, and connections wait in the backlog.
+        notify("READY=1")
+        while True:
+            await self._hangup.wait()
+            self._hangup.clear()
+            await self._reload()
 
-    def __init__(self, name: str, descriptors: dict[str, int]) -> None:
-        self._name = name
-        self._descriptors = descriptors
-        self._process: Process | None = None
-        self._stopping = asyncio.Event()
-        self._task = asyncio.create_task(self._keep_alive())
-
-    async def stop(self, kill_at: float) -> None:
-        """Ask the process to end; kill it at `kill_at` (monotonic clock)."""
-        self._stopping.set()
-        self._signal(signal.SIGTERM)
-        _, running = await asyncio.wait([self._task], timeout=kill_at - time.monotonic())
-        if running:
-            log.warning("killed", child=self._name)
-            self._signal(signal.SIGKILL)
-            await self._task
-
-    async def _keep_alive(self) -> None:
-        pause = 0.0
-        while not self._stopping.is_set():
-            began = time.monotonic()
-            code = await self._run()
-            if self._stopping.is_set():
-                return
-            log.warning("ended_unasked", child=self._name, code=code)
-            is_settled = time.monotonic() - began > _SETTLED_SECONDS
-            pause = 0.0 if is_settled else min(2 * pause + _PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS)
-            with suppress(TimeoutError):
-                await asyncio.wait_for(self._stopping.wait(), pause)
-
-    async def _run(self) -> int | None:
-        """Run the process once; return its exit code, None when it could not be started."""
-        options = [f"--{name}={number}" for name, number in self._descriptors.items()]
+    async def _reload(self) -> None:
+        """Replace workers and sealer by new ones, with the code and the settings of now."""
         try:
-            self._process = await asyncio.create_subprocess_exec(
-                sys.executable,
-                # Not from the working directory: a folder there may bear the package's name.
-                "-P",
-                "-m",
-                f"receiver.{self._name}",
-                *options,
-                stdin=DEVNULL,
-                pass_fds=tuple(self._descriptors.values()),
-                # Ctrl-C reaches the parent alone, which drains them.
-                process_group=0,
-            )
-        except OSError as error:
-            log.error("not_started", child=self._name, reason=error.strerror)  # noqa: TRY400
-            return None
-        log.info("started", child=self._name, pid=self._process.pid)
-        if self._stopping.is_set():
-            self._signal(signal.SIGTERM)
-        return await self._process.wait()
+            settings = load_settings()
+            server_context(settings)
+        except PipelineError as error:
+            log.error("reload_refused", reason=str(error))  # noqa: TRY400  the reason says it all
+            return
+        log.info("reloading")
+        old = self._workers
+        self._leaving = new = self._start_workers()
+        # They have to serve first, so that there is never nobody.
+        is_ready = await _all_ready(new)
+        if is_ready:
+            self._workers, self._leaving = new, old
+        await self._end(self._leaving)
+        self._leaving = []
+        if not is_ready:
+            log.error("reload_failed", reason="a new worker did not begin; the old ones go on")
+            return
+        self._settings = settings
+        await self._sealer.stop(time.monotonic() + _READY_SECONDS)
+        self._sealer = self._start_sealer()
+        log.info("reloaded")
 
-    def _signal(self, number: signal.Signals) -> None:
-        if self._process is not None:
-            with suppress(ProcessLookupError):
-                self._process.send_signal(number)
+    def _start_workers(self) -> list[Child]:
+        descriptors = {"socket": self._listener.fileno(), **self._shared}
+        return [Child("worker", descriptors, says_ready=True) for _ in range(self._count)]
+
+    def _start_sealer(self) -> Child:
+        return Child("sealer", self._shared)
+
+    async def _end(self, workers: Iterable[Child]) -> None:
+        kill_at = time.monotonic() + self._settings.drain_seconds + _KILL_AFTER_DRAIN_SECONDS
+        await asyncio.gather(*(worker.stop(kill_at) for worker in workers))
+
+
+async def _all_ready(workers: Iterable[Child]) -> bool:
+    return all(await asyncio.gather(*(worker.wait_ready(_READY_SECONDS) for worker in workers)))

@@ -17,10 +17,14 @@ from litestar.handlers import ASGIRouteHandler
 from litestar.types import Message, Receive, Scope, Send
 
 from customerio_pipeline.landing.delivery import LANDED_HEADERS
+from customerio_pipeline.settings import Settings
+from receiver.arrivals import Arrivals
 from receiver.live_urls import LiveUrls
 from receiver.logs import log_unexpected
+from receiver.metrics import CLIENT_GONE, Tally
 from receiver.numbering import Receipt
 from receiver.refusals import NotStoredError, Refusal
+from receiver.senders import Senders
 from receiver.spool import Spool
 from receiver.storage import Storage
 
@@ -61,6 +65,7 @@ def _answer(status: HTTPStatus, content: dict[str, str], **headers: str) -> Answ
 STORED = _answer(HTTPStatus.OK, {"status": "stored"})
 NO_WEBHOOK = _answer(HTTPStatus.NOT_FOUND, {"error": "Not Found"})
 UNKNOWN_URL = _answer(HTTPStatus.UNAUTHORIZED, {"error": "unknown webhook URL"})
+STRANGER = _answer(HTTPStatus.FORBIDDEN, {"error": "this address may not send"})
 ONLY_POST = _answer(HTTPStatus.METHOD_NOT_ALLOWED, {"error": "only POST is taken"}, allow="POST")
 TOO_LARGE = _answer(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, {"error": "the body is too large"})
 TRY_AGAIN = _answer(
@@ -73,12 +78,14 @@ TRY_AGAIN = _answer(
 class _Call:
     """What is known of a request so far, for its line in the log."""
 
-    __slots__ = ("refusal", "size", "url_id")
+    __slots__ = ("refusal", "size", "stranger", "url_id")
 
     def __init__(self) -> None:
         self.url_id: str | None = None
         self.size = 0
         self.refusal: Refusal | None = None
+        self.stranger: str | None = None
+        """Address of a client that may not send."""
 
 
 class _Headers(NamedTuple):
@@ -118,15 +125,17 @@ class Webhooks:
         urls: LiveUrls,
         storage: Storage,
         spool: Spool,
-        *,
-        max_body_bytes: int,
-        access_log: bool,
+        tally: Tally,
+        settings: Settings,
     ) -> None:
         self._urls = urls
         self._storage = storage
         self._spool = spool
-        self._max_body_bytes = max_body_bytes
-        self._access_log = access_log
+        self._tally = tally
+        self._senders = Senders(settings.allow_networks, settings.trusted_proxies)
+        self._arrivals = Arrivals(settings.receive_max_bytes)
+        self._max_body_bytes = settings.max_body_bytes
+        self._access_log = settings.access_log
 
     def route(self) -> ASGIRouteHandler:
         """Return the route: a mount, for Litestar's ordinary routes take over twice the time."""
@@ -138,20 +147,26 @@ class Webhooks:
         return webhooks
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
-        began = time.perf_counter()
+        began = time.perf_counter_ns()
         call = _Call()
         answer = await self._answer(call, scope, receive)
         if answer is not None:
             await send(answer.start)
             await send(answer.body)
+        took_ns = time.perf_counter_ns() - began
+        if answer is STORED:
+            self._tally.accepted(call.size, took_ns)
+        else:
+            self._tally.refused(_reason(call, answer))
         if self._access_log:
             log.info(
                 "request",
                 url_id=call.url_id,
                 status=None if answer is None else answer.status,
                 bytes=call.size,
-                ms=round((time.perf_counter() - began) * 1000, 2),
+                ms=round(took_ns / 1e6, 2),
                 **({} if call.refusal is None else {"reason": call.refusal}),
+                **({} if call.stranger is None else {"client": call.stranger}),
             )
 
     async def _answer(self, call: _Call, scope: Scope, receive: Receive) -> Answer | None:
@@ -177,6 +192,9 @@ class Webhooks:
             return NO_WEBHOOK
         if scope.get("method") != "POST":
             return ONLY_POST
+        call.stranger = self._senders.refused((scope["client"] or ("",))[0], scope["headers"])
+        if call.stranger is not None:
+            return STRANGER
         url = await self._urls.find(_token(scope["path"]))
         if url is None:
             return UNKNOWN_URL
@@ -198,16 +216,29 @@ class Webhooks:
         """Read the body; Litestar's own limit does not guard a mount."""
         chunks: list[bytes] = []
         more = True
-        while more:
-            message: Any = await receive()
-            if message["type"] == "http.disconnect":
-                raise _ClientGoneError
-            chunks.append(message.get("body", b""))
-            call.size += len(chunks[-1])
-            if call.size > self._max_body_bytes:
-                raise _BodyTooLargeError
-            more = message.get("more_body", False)
+        self._arrivals.begin()
+        try:
+            while more:
+                message: Any = await receive()
+                if message["type"] == "http.disconnect":
+                    raise _ClientGoneError
+                chunk = message.get("body", b"")
+                chunks.append(chunk)
+                call.size += len(chunk)
+                if not self._arrivals.grow(call.size, len(chunk)):
+                    raise NotStoredError(Refusal.RECEIVE_FULL)
+                if call.size > self._max_body_bytes:
+                    raise _BodyTooLargeError
+                more = message.get("more_body", False)
+        finally:
+            self._arrivals.end(call.size)
         return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+
+def _reason(call: _Call, answer: Answer | None) -> str:
+    if call.refusal is not None:
+        return call.refusal
+    return CLIENT_GONE if answer is None else answer.status.name.lower()
 
 
 def _token(path: str) -> str:

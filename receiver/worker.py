@@ -4,18 +4,20 @@ Started by the supervisor as ``python -m receiver.worker``.
 """
 
 import argparse
+import os
+import resource
 import socket
 
 import uvicorn
 
 from customerio_pipeline.settings import Settings, load_settings
 from receiver.app import create_app
-from receiver.http_protocol import Http1Protocol
+from receiver.connections import Connections
 from receiver.lifeline import when_parent_is_gone
 from receiver.logs import configure_logs
-
-# A sender that calls once a minute keeps its connection: each new one is a chance to be refused.
-_KEEP_ALIVE_SECONDS = 75
+from receiver.metrics import Holder, Tally
+from receiver.server import Server
+from receiver.tls import server_context
 
 
 def main() -> None:
@@ -23,9 +25,26 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--socket", type=int, required=True)
     parser.add_argument("--lifeline", type=int, required=True)
+    parser.add_argument("--metrics", type=int, required=True)
+    parser.add_argument("--ready", type=int, help="closed once connections are accepted")
     arguments = parser.parse_args()
     configure_logs("worker")
-    server = uvicorn.Server(_config(load_settings()))
+    _raise_descriptor_limit()
+    settings = load_settings()
+    tally = Tally.claim(arguments.metrics, Holder.WORKER)
+
+    def say_ready() -> None:
+        if arguments.ready is not None:
+            os.write(arguments.ready, b"1")
+            os.close(arguments.ready)
+
+    server = Server(
+        _config(settings, tally),
+        Connections(most=settings.max_connections, request_seconds=settings.request_seconds),
+        tls=server_context(settings),
+        drain_seconds=settings.drain_seconds,
+        when_serving=say_ready,
+    )
 
     def drain() -> None:
         server.should_exit = True
@@ -34,11 +53,10 @@ def main() -> None:
     server.run(sockets=[socket.socket(fileno=arguments.socket)])
 
 
-def _config(settings: Settings) -> uvicorn.Config:
+def _config(settings: Settings, tally: Tally) -> uvicorn.Config:
     return uvicorn.Config(
-        create_app(settings),
+        create_app(settings, tally),
         loop="uvloop",
-        http=Http1Protocol,
         ws="none",
         lifespan="on",
         interface="asgi3",
@@ -47,9 +65,13 @@ def _config(settings: Settings) -> uvicorn.Config:
         proxy_headers=False,
         server_header=False,
         date_header=False,
-        timeout_keep_alive=_KEEP_ALIVE_SECONDS,
-        timeout_graceful_shutdown=max(1, int(settings.drain_seconds)),
     )
+
+
+def _raise_descriptor_limit() -> None:
+    """Take as many descriptors as the system allows: idle connections need one each."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 if __name__ == "__main__":

@@ -57,6 +57,8 @@ class Receiver:
         clean = {
             name: value for name, value in os.environ.items() if not name.startswith("CUSTOMERIO_")
         }
+        # A process less to start: tests of the admin port set it.
+        settings = {"admin_port": "off"} | settings
         given = {f"CUSTOMERIO_{name.upper()}": str(value) for name, value in settings.items()}
         with self._log.open("ab") as log:
             self.process = subprocess.Popen(
@@ -117,7 +119,7 @@ class Receiver:
         return wait_until(answered, f"answer {status}")  # type: ignore[return-value]
 
     def pids(self, child: str) -> list[int]:
-        """Return the ids of every ``worker`` or ``sealer`` process started so far."""
+        """Return the ids of every ``worker``, ``sealer`` or ``admin`` process started so far."""
         return [line["pid"] for line in self.logged("started", child=child)]
 
     def stop(self) -> int:
@@ -129,7 +131,7 @@ class Receiver:
         """Kill all its processes with SIGKILL, as a power cut would."""
         self.process.kill()
         self.process.wait(PATIENCE_SECONDS)
-        for pid in self.pids("worker") + self.pids("sealer"):
+        for pid in self.pids("worker") + self.pids("sealer") + self.pids("admin"):
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         self.http.close()

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from customerio_pipeline.settings import Settings
+from receiver.metrics import Tally
 from receiver.refusals import NotStoredError, Refusal
 from receiver.sealing import seal_once
 from receiver.segments import SegmentReader
@@ -23,7 +24,7 @@ from tests.spool_contents import SCHEMA, newest_segment, receipt
 @asynccontextmanager
 async def opened(home: Path, **settings: Any) -> AsyncIterator[Spool]:  # noqa: ANN401  passed on
     """Open a spool and close it at the end."""
-    spool = Spool(Settings(home=home, **settings))
+    spool = Spool(Settings(home=home, **settings), Tally())
     await spool.open()
     try:
         yield spool

@@ -36,6 +36,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     dagster_home.mkdir()
     shutil.copy(PROJECT / "dagster_home" / "dagster.yaml", dagster_home)
     monkeypatch.setenv("CUSTOMERIO_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("CUSTOMERIO_ADMIN_PORT", "off")
     monkeypatch.setenv("DAGSTER_HOME", str(dagster_home))
     monkeypatch.setenv("COLUMNS", "120")
     return tmp_path / "home"

@@ -41,4 +41,6 @@ def _masked(value: object) -> object:
         value = value.get_secret_value()
     if value is None or isinstance(value, bool | int | float):
         return value
+    if isinstance(value, tuple):
+        return ",".join(map(str, value)) or None
     return _SECRET_PARAMETER.sub(r"\1***", _USER_INFO.sub(r"\1:***@", str(value)))

@@ -20,16 +20,19 @@ from customerio_pipeline.settings import load_settings
 @click.option(
     "--fd",
     type=click.IntRange(0),
-    help="Serve on this inherited listening socket instead (systemd socket activation).",
+    help="Serve on this inherited listening socket instead. One passed by systemd is taken anyway.",
 )
 def receiver(host: str, port: int, workers: int, fd: int | None) -> None:
     """Take webhooks on a port, store them durably, and seal them into the landing zone.
 
-    Runs in the foreground and logs JSON lines to standard error. SIGTERM or Ctrl-C drains it.
+    Runs in the foreground and logs JSON lines to standard error. SIGTERM or Ctrl-C drains it,
+    SIGHUP replaces workers and sealer by new ones, with the code and settings of now.
     """
     from receiver.listener import adopt_listener, open_listener
+    from receiver.service_manager import passed_descriptor
     from receiver.supervisor import supervise
 
     settings = load_settings()
+    fd = passed_descriptor() if fd is None else fd
     listener = open_listener(host, port) if fd is None else adopt_listener(fd)
     supervise(settings, listener, workers)

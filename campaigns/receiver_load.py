@@ -5,6 +5,8 @@ import random
 from collections.abc import Awaitable
 from contextlib import suppress
 
+_STORED = 200
+
 
 class Load:
     """Clients that send bodies, each different from every other, as fast as they are answered."""
@@ -47,7 +49,7 @@ class Load:
                 head = await reader.readuntil(b"\r\n\r\n")
                 status = int(head.split(b" ", 2)[1])
                 self.statuses.add(status)
-                if status == 200:
+                if status == _STORED:
                     self.acknowledged.append(body)
                 length = head.lower().split(b"content-length: ")[1].split(b"\r\n")[0]
                 await reader.readexactly(int(length))
