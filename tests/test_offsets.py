@@ -21,6 +21,10 @@ def test_behaves_as_a_set(intervals: list[tuple[int, int]], first: int, length: 
     assert offsets.covers(first, first + length) == expected.issuperset(
         range(first, first + length + 1)
     )
+    within = offsets.within(first, first + length)
+    assert {o for low, high in within for o in range(low, high + 1)} == expected.intersection(
+        range(first, first + length + 1)
+    )
     missing = set(range(max(expected, default=-1) + 1)) - expected
     assert {o for low, high in offsets.gaps() for o in range(low, high + 1)} == missing
     assert offsets == OffsetSet(reversed(intervals))

@@ -61,6 +61,14 @@ class OffsetSet:
         at = bisect_right(self._firsts, first) - 1
         return at >= 0 and self._lasts[at] >= last
 
+    def within(self, first: int, last: int) -> "OffsetSet":
+        """Return those of the offsets that are between `first` and `last`, both inclusive."""
+        low = bisect_right(self._lasts, first - 1)
+        high = bisect_right(self._firsts, last)
+        return OffsetSet(
+            (max(first, self._firsts[at]), min(last, self._lasts[at])) for at in range(low, high)
+        )
+
     def gaps(self) -> list[Interval]:
         """Return the offsets missing between 0 and the greatest in the set."""
         missing = []

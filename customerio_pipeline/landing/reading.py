@@ -39,7 +39,7 @@ class LandedDelivery(NamedTuple):
 _COLUMNS = ("_sdc_sequence", "writer", "offset", "received_at", "content_encoding", "body")
 
 
-def read_deliveries(path: Path, loaded: OffsetSet | None) -> list[LandedDelivery]:
+def read_deliveries(path: Path, loaded: OffsetSet) -> list[LandedDelivery]:
     """Return the deliveries of a landing file whose offsets are not in `loaded`.
 
     Raises:
@@ -56,7 +56,7 @@ def read_deliveries(path: Path, loaded: OffsetSet | None) -> list[LandedDelivery
     return [
         delivery
         for delivery in map(LandedDelivery, *columns)
-        if loaded is None or not loaded.covers(delivery.offset, delivery.offset)
+        if not loaded.covers(delivery.offset, delivery.offset)
     ]
 
 

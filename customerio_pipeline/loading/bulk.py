@@ -197,19 +197,20 @@ class BulkFlattener:
                 *(f"({guard}) IS NOT FALSE" for guard in guards),
             ]
         )
-        passes = " UNION ALL ".join(
-            f"SELECT {ROW_ID}, {selected}_sdc_received_at, _sdc_sequence, _sdc_writer, _sdc_offset,"
-            f" {is_exact} AS _sdc_is_exact"
-            f" FROM (SELECT rowid AS {ROW_ID}, event_id AS _sdc_event_id,"
+        # Above a union, so that the engine transforms once and not again for each condition.
+        transformed = " UNION ALL ".join(
+            f"SELECT rowid AS {ROW_ID}, event_id AS _sdc_event_id,"
             "  received_at AS _sdc_received_at,"
             '  _sdc_sequence, writer AS _sdc_writer, "offset" AS _sdc_offset,'
             f"  json_transform(text, {structure}) AS _sdc_leaves FROM raw"
             f"  WHERE rowid IN (SELECT n FROM chosen WHERE part = {part})"
-            f"  AND rowid NOT IN (SELECT n FROM superseded) AND {half})"
+            f"  AND rowid NOT IN (SELECT n FROM superseded) AND {half}"
             for half in self._engine.halves()
         )
-        # As a filter of the statement the guards would make the engine transform once for each.
-        extracted = self._engine.table(passes)
+        extracted = self._engine.table(
+            f"SELECT {ROW_ID}, {selected}_sdc_received_at, _sdc_sequence, _sdc_writer, _sdc_offset,"
+            f" {is_exact} AS _sdc_is_exact FROM ({transformed})"
+        )
         exact = extracted["_sdc_is_exact"]
         extracted = extracted.drop_columns(["_sdc_is_exact"])
         return extracted if pc.all(exact).as_py() else extracted.filter(exact)

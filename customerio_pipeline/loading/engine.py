@@ -24,7 +24,8 @@ class Source(NamedTuple):
     deliveries: int
     """As many as its name promises."""
 
-    loaded: OffsetSet | None
+    loaded: OffsetSet
+    """Those of its offsets."""
 
 
 class Engine:
@@ -54,26 +55,30 @@ class Engine:
         self.execute(
             "CREATE OR REPLACE TEMP TABLE loaded (writer VARCHAR, first BIGINT, last BIGINT)"
         )
-        loaded = [
-            (source.writer, *interval) for source in sources for interval in source.loaded or ()
-        ]
+        loaded = [(source.writer, *interval) for source in sources for interval in source.loaded]
+        is_new = ""
         if loaded:
             self._connection.executemany("INSERT INTO loaded VALUES (?, ?, ?)", loaded)
+            is_new = (
+                " WHERE NOT EXISTS (FROM loaded WHERE loaded.writer = landed.writer"
+                '  AND landed."offset" BETWEEN first AND last)'
+            )
         decoded = (
             "CASE WHEN content_encoding IS NULL AND event_id <> ''"
             f" AND length(event_id) <= {MAX_EVENT_ID_LENGTH}"
             f" AND strlen(event_id) <= {MAX_EVENT_ID_BYTES} THEN TRY(decode(body)) END"
         )
-        plain = r"decoded NOT LIKE '%\u000%' AND decoded NOT LIKE '%\u001%'"
+        plain = (
+            r"(NOT contains(decoded, '\u00')"
+            r" OR NOT contains(decoded, '\u000') AND NOT contains(decoded, '\u001'))"
+        )
         self.execute(
             "CREATE OR REPLACE TEMP TABLE raw AS SELECT * EXCLUDE (decoded, body),"
             f" CASE WHEN {plain} THEN decoded END AS text,"
             f" CASE WHEN {plain} THEN NULL ELSE body END AS body"
             ' FROM (SELECT writer, "offset", _sdc_sequence, received_at, content_encoding,'
             f"   event_id, body, {decoded} AS decoded"
-            "  FROM read_parquet(?, hive_partitioning = false)) AS landed"
-            " WHERE NOT EXISTS (FROM loaded WHERE loaded.writer = landed.writer"
-            '  AND landed."offset" BETWEEN first AND last)',
+            f"  FROM read_parquet(?, hive_partitioning = false)) AS landed{is_new}",
             [[str(source.path) for source in sources]],
         )
 

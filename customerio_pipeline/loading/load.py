@@ -260,7 +260,7 @@ class Loader:
                         file.path(self._landing),
                         file.writer,
                         file.last - file.first + 1,
-                        state.loaded.get(file.writer),
+                        state.loaded.get(file.writer, OffsetSet()).within(file.first, file.last),
                     )
                     for file in files
                 ],

@@ -36,6 +36,10 @@ from customerio_pipeline.warehouse.duckdb_reader import read_file
 from customerio_pipeline.warehouse.duckdb_state import read_state
 from customerio_pipeline.warehouse.duckdb_views import DuckDBViews
 
+# One thread writes rows in whole groups. Several cut them up, for a tenth more processor time,
+# and the other core stages the next batch anyway.
+_LOAD_CONFIG = ENGINE_CONFIG | {"threads": 1}
+
 
 class DuckDBTarget:
     """A `Target` in one DuckDB file.
@@ -49,7 +53,7 @@ class DuckDBTarget:
         self._file = file
         self._wait_seconds = wait_seconds
         self._publish_seconds = publish_seconds
-        self._connection = duckdb.connect(config=ENGINE_CONFIG)
+        self._connection = duckdb.connect(config=_LOAD_CONFIG)
         self._inode: int | None = None
         self._may_repair = False
         self._has_repaired = False
@@ -161,7 +165,7 @@ class DuckDBTarget:
         except (duckdb.Error, WarehouseError):
             # After an internal error an engine takes no more statements, not even a DETACH.
             self._connection.close()
-            self._connection = duckdb.connect(config=ENGINE_CONFIG)
+            self._connection = duckdb.connect(config=_LOAD_CONFIG)
             raise
 
     def _heed_suspicion(self) -> None:
