@@ -120,17 +120,21 @@ class Warehouse:
 
     def event(self, event_id: str) -> dict[str, object]:
         """Return the row of an event without nulls and system columns."""
-        result = self.target.query(
-            f"SELECT * FROM {SCHEMA}.data WHERE event_id = $1",  # noqa: S608  a test's constant
-            [event_id],
-        )
-        assert len(result.rows) == 1, f"{event_id}: {len(result.rows)} rows"
-        pairs = zip(result.columns, result.rows[0], strict=True)
-        return {
-            name: value
-            for name, value in pairs
-            if value is not None and not (name.startswith("_sdc_") and name != "_sdc_overflow")
-        }
+        return self.events()[event_id]
+
+    def events(self) -> dict[str, dict[str, object]]:
+        """Return all such rows by event_id, of which each has one."""
+        result = self.target.query(f"SELECT * FROM {SCHEMA}.data")  # noqa: S608  a test's constant
+        events = {}
+        for row in result.rows:
+            event = {
+                name: value
+                for name, value in zip(result.columns, row, strict=True)
+                if value is not None and not (name.startswith("_sdc_") and name != "_sdc_overflow")
+            }
+            assert event["event_id"] not in events
+            events[str(event["event_id"])] = event
+        return events
 
     def rejected(self) -> list[tuple[object, ...]]:
         """Return record and reason of the rejected ones, in the order of receipt."""

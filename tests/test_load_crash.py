@@ -11,7 +11,7 @@ def test_killed_anywhere_the_next_load_makes_it_right(tmp_path: Path) -> None:
     """Killed while it makes, sets aside, alters, merges, commits or copies: as the oracle says."""
     result = subprocess.run(
         [
-            *(sys.executable, "-m", "campaigns.load_crash", "--no-disks", "--kills", "5"),
+            *(sys.executable, "-m", "campaigns.load_crash", "--no-disks", "--kills", "3"),
             *("--seed", str(SEED), "--folder", str(tmp_path)),
         ],
         capture_output=True,

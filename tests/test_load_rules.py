@@ -9,7 +9,7 @@ import pytest
 
 from customerio_pipeline.loading import staging
 from customerio_pipeline.loading.staging import Layout
-from tests.landed_bodies import Warehouse
+from tests.landed_bodies import RECEIVED_NS, Warehouse
 
 
 @pytest.fixture(params=["one by one", "in bulk"])
@@ -69,47 +69,61 @@ def test_1_8_columns_are_created_in_byte_order_and_appended_later(warehouse: War
     assert list(warehouse.columns())[-2:] == ["Beta2", "beta"]
 
 
-@pytest.mark.parametrize(
-    ("key", "column"),
-    [
-        ("CuStOmErId", "CuStOmErId"),
-        ("CUSTOMER ID", "CUSTOMER ID"),
-        ("customer!id", "customer_id"),
-        ("List-Unsubscribe", "List_Unsubscribe"),
-        ("_customerid", "_customerid"),
-        ("1d_click", "1d_click"),
-        ("größe", "größe"),
-        ("名前", "名前"),
-        ("a.b/c$d", "a_b_c_d"),
-        ("", "_"),
-        ("🎉", "_"),
-        ('say "hi"', "say _hi_"),
-        ("order", "order"),
-    ],
-)
-def test_2_7_column_names(warehouse: Warehouse, key: str, column: str) -> None:
+COLUMN_NAMES = [
+    ("CuStOmErId", "CuStOmErId"),
+    ("CUSTOMER ID", "CUSTOMER ID"),
+    ("customer!id", "customer_id"),
+    ("List-Unsubscribe", "List_Unsubscribe"),
+    ("_customerid", "_customerid"),
+    ("1d_click", "1d_click"),
+    ("größe", "größe"),
+    ("名前", "名前"),
+    ("a.b/c$d", "a_b_c_d"),
+    ("🎉", "_"),
+    ("", "___2"),  # names are unique
+    ('say "hi"', "say _hi_"),
+    ("order", "order"),
+]
+
+
+def test_2_7_column_names(warehouse: Warehouse, subtests: pytest.Subtests) -> None:
     """Case, spaces, leading digits and letters of any script stay; the rest becomes ``_``."""
-    warehouse.load_bodies(json.dumps({"event_id": "e1", key: 7}).encode())
-    assert warehouse.event("e1") == {"event_id": "e1", column: 7}
+    warehouse.load_bodies(
+        *(
+            json.dumps({"event_id": str(at), key: 7}).encode()
+            for at, (key, _) in enumerate(COLUMN_NAMES)
+        )
+    )
+    events = warehouse.events()
+    for at, (key, column) in enumerate(COLUMN_NAMES):
+        with subtests.test(key):
+            assert events[str(at)] == {"event_id": str(at), column: 7}
 
 
-@pytest.mark.parametrize(
-    ("body", "column"),
-    [
-        ({"_sdc_foo": 1}, "_sdc_foo_"),
-        ({"_SDC_sequence": 1}, "_SDC_sequence_"),
-        ({"_rjm": 1}, "_rjm_"),
-        ({"data": {"st": 1}}, "data__st_"),
-        ({"a__IT": 1}, "a__IT_"),
-    ],
-)
+RESERVED_NAMES = [
+    ({"_sdc_foo": 1}, "_sdc_foo_"),
+    ({"_SDC_sequence": 1}, "_SDC_sequence_"),
+    ({"_rjm": 1}, "_rjm_"),
+    ({"data": {"st": 1}}, "data__st_"),
+    ({"a__IT": 1}, "a__IT_"),
+]
+
+
 def test_2_9_reserved_names_get_an_underscore(
-    warehouse: Warehouse, body: dict[str, object], column: str
+    warehouse: Warehouse, subtests: pytest.Subtests
 ) -> None:
     """Nothing is rejected for its name, and no system column is overwritten."""
-    warehouse.load_bodies(json.dumps({"event_id": "e1", **body}).encode())
-    assert column in warehouse.columns()
-    assert warehouse.rows("SELECT _sdc_sequence FROM {s}.data") == [(1_700_000_000_000_000_000,)]
+    bodies = [
+        json.dumps({"event_id": str(at), **body}).encode()
+        for at, (body, _) in enumerate(RESERVED_NAMES)
+    ]
+    warehouse.load_bodies(*bodies)
+    columns = warehouse.columns()
+    for body, column in RESERVED_NAMES:
+        with subtests.test(str(body)):
+            assert column in columns
+    sequences = warehouse.rows("SELECT _sdc_sequence FROM {s}.data ORDER BY 1")
+    assert sequences == [(RECEIVED_NS + at,) for at in range(len(bodies))]
 
 
 def test_2_10_long_names_are_cut_with_a_hash(warehouse: Warehouse) -> None:
@@ -143,44 +157,47 @@ def test_2_11_colliding_keys_get_numbers_and_keep_them(warehouse: Warehouse) -> 
     assert warehouse.event("e2") == {"event_id": "e2", "a___2": 5, "ID__2": 6}
 
 
-@pytest.mark.parametrize(
-    ("json_value", "column_type", "value"),
-    [
-        ('"abc"', "text", "abc"),
-        ('""', "text", ""),
-        ("12", "bigint", 12),
-        ("-3", "bigint", -3),
-        ("9223372036854775807", "bigint", 2**63 - 1),
-        ("-9223372036854775808", "bigint", -(2**63)),
-        ("3.14", "double", 3.14),
-        ("16.0", "double", 16.0),
-        ("1e3", "double", 1000.0),
-        ("0.1234567890123456789", "double", 0.12345678901234568),
-        ("true", "boolean", True),
-        ('"2019-08-13T21:25:03+0000"', "text", "2019-08-13T21:25:03+0000"),
-        ('"1.00"', "text", "1.00"),
-        ('"0200102"', "text", "0200102"),
-        ('"a\\u0000b\\ud800c\\u2028\\/"', "text", "a\ufffdb\ufffdc\u2028/"),
-        ('"\\ud83c\\udf89 é"', "text", "🎉 é"),
-        ('[1,2.5,"x",null,{"k":[]}]', "json", '[1,2.5,"x",null,{"k":[]}]'),
-    ],
-)
-def test_3_json_types_decide_the_column(
-    warehouse: Warehouse, json_value: str, column_type: str, value: object
-) -> None:
+JSON_TYPES = [
+    ('"abc"', "text", "abc"),
+    ('""', "text", ""),
+    ("12", "bigint", 12),
+    ("-3", "bigint", -3),
+    ("9223372036854775807", "bigint", 2**63 - 1),
+    ("-9223372036854775808", "bigint", -(2**63)),
+    ("3.14", "double", 3.14),
+    ("16.0", "double", 16.0),
+    ("1e3", "double", 1000.0),
+    ("0.1234567890123456789", "double", 0.12345678901234568),
+    ("true", "boolean", True),
+    ('"2019-08-13T21:25:03+0000"', "text", "2019-08-13T21:25:03+0000"),
+    ('"1.00"', "text", "1.00"),
+    ('"0200102"', "text", "0200102"),
+    ('"a\\u0000b\\ud800c\\u2028\\/"', "text", "a\ufffdb\ufffdc\u2028/"),
+    ('"\\ud83c\\udf89 é"', "text", "🎉 é"),
+    ('[1,2.5,"x",null,{"k":[]}]', "json", '[1,2.5,"x",null,{"k":[]}]'),
+]
+
+
+def test_3_json_types_decide_the_column(warehouse: Warehouse, subtests: pytest.Subtests) -> None:
     """Nothing is inferred from a value's text, nothing is coerced (3.1-3.11, 3.14, 3.15)."""
-    warehouse.load_bodies(b'{"event_id":"e1","x":' + json_value.encode() + b"}")
-    assert warehouse.columns()["x"] == column_type
-    assert warehouse.event("e1")["x"] == value
+    warehouse.load_bodies(
+        *(
+            f'{{"event_id":"{at}","x{at}":{json_value}}}'.encode()
+            for at, (json_value, _, _) in enumerate(JSON_TYPES)
+        )
+    )
+    columns, events = warehouse.columns(), warehouse.events()
+    for at, (json_value, column_type, value) in enumerate(JSON_TYPES):
+        with subtests.test(json_value):
+            assert columns[f"x{at}"] == column_type
+            assert events[str(at)] == {"event_id": str(at), f"x{at}": value}
 
 
-@pytest.mark.parametrize(
-    "number", ["9223372036854775808", "-9223372036854775809", "1e400", "9" * 5000]
-)
-def test_3_4_numbers_out_of_range_keep_their_digits(warehouse: Warehouse, number: str) -> None:
+def test_3_4_numbers_out_of_range_keep_their_digits(warehouse: Warehouse) -> None:
     """They go to ``__st`` as text; the event loads."""
-    warehouse.load_bodies(b'{"event_id":"e1","n":' + number.encode() + b"}")
-    assert warehouse.event("e1") == {"event_id": "e1", "n__st": number}
+    numbers = ["9223372036854775808", "-9223372036854775809", "1e400", "9" * 5000]
+    warehouse.load_bodies(*(f'{{"event_id":"{n[:9]}","n":{n}}}'.encode() for n in numbers))
+    assert [event["n__st"] for event in warehouse.events().values()] == numbers
     assert "n" not in warehouse.columns()
 
 
@@ -331,44 +348,48 @@ def test_6_6_the_whole_row_is_replaced(warehouse: Warehouse) -> None:
     assert warehouse.event("e1") == {"event_id": "e1", "b": 2}
 
 
-@pytest.mark.parametrize(
-    ("body", "reason"),
-    [
-        (b'{"metric":"sent"}', "event_id is missing"),
-        (b'{"event_id":null}', "event_id is null, not text"),
-        (b'{"event_id":""}', "event_id is empty"),
-        (b'{"event_id":7}', "event_id is a number, not text"),
-        (b'{"event_id":18446744073709551616}', "event_id is a number, not text"),
-        (b'{"event_id":true}', "event_id is true or false, not text"),
-        (b'{"event_id":{"a":1}}', "event_id is an object, not text"),
-        (b'{"event_id":["a"]}', "event_id is an array, not text"),
-        (b'{"event_id":"%s"}' % (b"x" * 1025), "event_id is longer than 1024 characters"),
-        (b"{}", "event_id is missing"),
-        (b"[]", "body is an empty array"),
-        (b"", "body is empty"),
-        (b"7", "body is a number, not an object"),
-        (b'"text"', "body is text, not an object"),
-        (b"null", "body is null, not an object"),
-        (b'{"x":NaN,"event_id":"e"}', "body is not JSON: expected a value at character 5"),
-        (b'{"event_id":"e",}', "body is not JSON: expected a key in quotes at character 16"),
-        (b'{"event_id":"e"', "body is not JSON: expected ',' or '}' at character 15"),
-        (b'{"event_id":"e"} x', "body is not JSON: more text after the end at character 17"),
-        (b'{"event_id":"\xff"}', "body is not UTF-8: invalid start byte at byte 13"),
-    ],
-)
+REJECTED = [
+    (b'{"metric":"sent"}', "event_id is missing"),
+    (b'{"event_id":null}', "event_id is null, not text"),
+    (b'{"event_id":""}', "event_id is empty"),
+    (b'{"event_id":7}', "event_id is a number, not text"),
+    (b'{"event_id":18446744073709551616}', "event_id is a number, not text"),
+    (b'{"event_id":true}', "event_id is true or false, not text"),
+    (b'{"event_id":{"a":1}}', "event_id is an object, not text"),
+    (b'{"event_id":["a"]}', "event_id is an array, not text"),
+    (b'{"event_id":"%s"}' % (b"x" * 1025), "event_id is longer than 1024 characters"),
+    (b"{}", "event_id is missing"),
+    (b"[]", "body is an empty array"),
+    (b"", "body is empty"),
+    (b"7", "body is a number, not an object"),
+    (b'"text"', "body is text, not an object"),
+    (b"null", "body is null, not an object"),
+    (b'{"x":NaN,"event_id":"e"}', "body is not JSON: expected a value at character 5"),
+    (b'{"event_id":"e",}', "body is not JSON: expected a key in quotes at character 16"),
+    (b'{"event_id":"e"', "body is not JSON: expected ',' or '}' at character 15"),
+    (b'{"event_id":"e"} x', "body is not JSON: more text after the end at character 17"),
+    (b'{"event_id":"\xff"}', "body is not UTF-8: invalid start byte at byte 13"),
+]
+
+
 def test_6_8_and_7_what_cannot_be_a_row_is_rejected_with_a_reason(
-    warehouse: Warehouse, body: bytes, reason: str
+    warehouse: Warehouse, subtests: pytest.Subtests
 ) -> None:
     """It says why; its neighbours load."""
-    (report,) = warehouse.load_bodies(b'{"event_id":"good"}', body, b'{"event_id":"fine"}')
-    assert warehouse.rejected() == [(body.decode(errors="replace"), reason)]
-    assert warehouse.rows("SELECT event_id FROM {s}.data ORDER BY 1") == [("fine",), ("good",)]
-    assert (report.events, report.inserted, report.rejected) == (3, 2, 1)
-    [row] = warehouse.rows(
+    bodies = []
+    for at, (body, _) in enumerate(REJECTED):
+        bodies += [b'{"event_id":"%d"}' % at, body]
+    (report,) = warehouse.load_bodies(*bodies)
+    for (body, reason), rejected in zip(REJECTED, warehouse.rejected(), strict=True):
+        with subtests.test(reason):
+            assert rejected == (body.decode(errors="replace"), reason)
+    assert warehouse.events().keys() == {str(at) for at in range(len(REJECTED))}
+    assert (report.events, report.inserted, report.rejected) == (40, 20, 20)
+    rows = warehouse.rows(
         'SELECT table_name, writer, "offset", _sdc_received_at <= _sdc_rejected_at'
-        " FROM {s}._sdc_rejected"
+        ' FROM {s}._sdc_rejected ORDER BY "offset"'
     )
-    assert row == ("data", "w0", 1, True)
+    assert rows == [("data", "w0", 2 * at + 1, True) for at in range(len(REJECTED))]
 
 
 def test_event_id_may_have_1024_characters(warehouse: Warehouse) -> None:

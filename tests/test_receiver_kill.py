@@ -14,7 +14,7 @@ def test_killed_anywhere_everything_acknowledged_is_landed_once(tmp_path: Path) 
     """Kill -9 of worker, sealer, parent under load: every byte acknowledged is landed, once."""
     result = subprocess.run(
         [
-            *(sys.executable, "-m", "campaigns.receiver_crash", "--kills=4", "--cuts=0"),
+            *(sys.executable, "-m", "campaigns.receiver_crash", "--kills=2", "--cuts=0"),
             *(f"--seed={SEED}", f"--folder={tmp_path}"),
         ],
         capture_output=True,
@@ -32,7 +32,7 @@ def test_power_cut_anywhere_and_losses_without_syncs(tmp_path: Path) -> None:
     """Un-synced writes dropped or torn: nothing is lost; with syncs taken away, something is."""
     result = subprocess.run(
         [
-            *(sys.executable, "-m", "campaigns.receiver_crash", "--kills=0", "--cuts=60"),
+            *(sys.executable, "-m", "campaigns.receiver_crash", "--kills=0", "--cuts=20"),
             "--control=no sync at all",
             *(f"--seed={SEED}", f"--folder={tmp_path}"),
         ],
