@@ -1,5 +1,6 @@
 """Flattening in bulk: judge the shapes of a batch, learn the new ones, extract the plain ones."""
 
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 
 import pyarrow as pa
@@ -8,12 +9,16 @@ import pyarrow.compute as pc
 from customerio_pipeline.loading.decoding import JsonObject, Rejected, read_events
 from customerio_pipeline.loading.engine import Engine, quoted
 from customerio_pipeline.loading.flattening import Flattener, Node
-from customerio_pipeline.loading.shapes import Paths, Shape, Types, extraction
+from customerio_pipeline.loading.shapes import Cluster, Objects, Types, extraction
 
 _MAX_ROUNDS = 20
 _LEARNED_A_ROUND = 1000
 _WORTH_A_ROUND = 0.02
 """Share of undecided deliveries up to which they are flattened one by one."""
+
+_MAX_CLUSTERS = 6
+_MAX_GROWTH = 1.7
+"""Times the nodes of the smallest shape of a cluster up to which all are asked for."""
 
 _MAX_GROUPS = 4
 _WORTH_A_GROUP = 0.002
@@ -39,7 +44,7 @@ class _Group:
 
 
 class BulkFlattener:
-    """Flattens what the engine holds in ``raw``; its verdicts on shapes stay warm.
+    """Flattens what the engine holds in ``raw``.
 
     What a column is called and which type it has is decided in the order of receipt, as when
     flattening one by one: only deliveries that are not plain can decide anything, and of these
@@ -53,8 +58,6 @@ class BulkFlattener:
         self._engine = engine
         self._flattener = flattener
         self._learn_from = learn
-        self._verdicts: dict[ShapeKey, Types | None] = {}
-        self._verdicts_version = -1
 
     def flatten(self) -> list[pa.Table]:
         """Flatten every delivery of a plain shape but those superseded by another one of them.
@@ -93,22 +96,76 @@ class BulkFlattener:
 
     def _shape(self, condition: str) -> int:
         """Ask for the shape of some deliveries; return how many there are."""
-        self._paths = Paths(self._flattener.root)
+        objects = Objects(self._flattener.root)
+        keys_sql = objects.keys_sql("text")
         passes = " UNION ALL ".join(
-            f"SELECT rowid AS n, hash({self._paths.keys_sql('text')}) AS keys,"
-            f" hash({self._paths.types_sql('text')}) AS types FROM raw WHERE {condition} AND {half}"
+            f"SELECT rowid AS n, hash({keys_sql}) AS keys FROM raw WHERE {condition} AND {half}"
             for half in self._engine.halves()
         )
-        self._engine.execute(f"CREATE OR REPLACE TEMP TABLE shaped AS {passes}")
-        count: int = self._engine.rows("SELECT count(*) FROM shaped")[0][0]
-        return count
+        self._engine.execute(f"CREATE OR REPLACE TEMP TABLE keyed AS {passes}")
+        counts = {
+            keys: (first, count)
+            for keys, first, count in self._engine.rows(
+                "SELECT keys, min(n), count(*) FROM keyed GROUP BY keys"
+            )
+        }
+        found = dict(
+            self._engine.rows(
+                f"SELECT rowid, {keys_sql} FROM raw WHERE rowid IN (SELECT unnest(?))",
+                [[first for first, _ in counts.values()]],
+            )
+        )
+        clustered: list[tuple[int, int]] = []
+        self._clusters: list[Cluster] = []
+        for keys in sorted(counts, key=lambda keys: counts[keys][1], reverse=True):
+            nodes = objects.nodes(found[counts[keys][0]])
+            if nodes is not None:
+                clustered.append((keys, self._cluster(nodes)))
+        self._ask_types(clustered)
+        return sum(count for _, count in counts.values())
+
+    def _cluster(self, nodes: frozenset[Node]) -> int:
+        """Return the number of the cluster that these nodes fit best."""
+        clusters = self._clusters
+        best = min(
+            range(len(clusters)), key=lambda at: clusters[at].growth(nodes), default=len(clusters)
+        )
+        if best == len(clusters) or (
+            clusters[best].growth(nodes) > _MAX_GROWTH and len(clusters) < _MAX_CLUSTERS
+        ):
+            clusters.append(Cluster(nodes))
+            return len(clusters) - 1
+        clusters[best].add(nodes)
+        return best
+
+    def _ask_types(self, clustered: Sequence[tuple[int, int]]) -> None:
+        """Make ``shaped`` of the deliveries whose keys are in a cluster."""
+        self._engine.execute(
+            "CREATE OR REPLACE TEMP TABLE clustered AS"
+            " SELECT n, keys, cluster FROM keyed JOIN"
+            " (SELECT unnest(?) AS keys, unnest(?) AS cluster) USING (keys)",
+            [[row[at] for row in clustered] for at in range(2)],
+        )
+        self._engine.execute(
+            "CREATE OR REPLACE TEMP TABLE shaped"
+            " (n BIGINT, keys UBIGINT, types UBIGINT, cluster BIGINT)"
+        )
+        halves = self._engine.halves()
+        for at, cluster in enumerate(self._clusters):
+            passes = " UNION ALL ".join(
+                f"SELECT n, keys, hash({cluster.types_sql('text')}), {at}"
+                " FROM raw JOIN clustered ON raw.rowid = clustered.n"
+                f" WHERE cluster = {at} AND {half}"
+                for half in halves
+            )
+            self._engine.execute(f"INSERT INTO shaped {passes}")
 
     def _judge(self, groups: list[_Group]) -> None:
         """Put the deliveries of plain shapes into groups, the others into ``undecided``."""
         chosen: list[tuple[int, int, int]] = []
-        counts = self._counts()
+        counts, verdicts = self._verdicts()
         for key in sorted(counts, key=counts.__getitem__, reverse=True):
-            types = self._verdicts[key]
+            types = verdicts[key]
             if types is None:
                 continue
             part = next((at for at, group in enumerate(groups) if group.takes(types)), len(groups))
@@ -129,30 +186,28 @@ class BulkFlattener:
         )
         self._engine.execute(
             "CREATE OR REPLACE TEMP TABLE undecided AS"
-            " SELECT n FROM shaped ANTI JOIN decided USING (keys, types)"
+            " SELECT n FROM keyed WHERE n NOT IN (SELECT n FROM chosen)"
         )
 
-    def _counts(self) -> dict[ShapeKey, int]:
-        """Return the deliveries of each shape; judge the shapes that are new to this process."""
-        if self._verdicts_version != self._flattener.version:
-            self._verdicts.clear()
-            self._verdicts_version = self._flattener.version
+    def _verdicts(self) -> tuple[dict[ShapeKey, int], dict[ShapeKey, Types | None]]:
+        """Return the deliveries of each shape, and the types of those that are plain."""
         counts: dict[ShapeKey, int] = {}
-        fresh: dict[int, ShapeKey] = {}
-        for keys, types, first, count in self._engine.rows(
-            "SELECT keys, types, min(n), count(*) FROM shaped GROUP BY ALL"
+        firsts: defaultdict[int, dict[int, ShapeKey]] = defaultdict(dict)
+        for cluster, keys, types, first, count in self._engine.rows(
+            "SELECT cluster, keys, types, min(n), count(*) FROM shaped GROUP BY ALL"
         ):
             counts[keys, types] = count
-            if (keys, types) not in self._verdicts:
-                fresh[first] = keys, types
-        paths = self._paths
-        for n, keys, types in self._engine.rows(
-            f"SELECT rowid, {paths.keys_sql('text')}, {paths.types_sql('text')}"
-            " FROM raw WHERE rowid IN (SELECT unnest(?))",
-            [list(fresh)],
-        ):
-            self._verdicts[fresh[n]] = paths.types(Shape(keys, types)) if keys and types else None
-        return counts
+            firsts[cluster][first] = keys, types
+        verdicts = {
+            firsts[at][n]: cluster.types(found)
+            for at, cluster in enumerate(self._clusters)
+            for n, found in self._engine.rows(
+                f"SELECT rowid, {cluster.types_sql('text')} FROM raw"
+                " WHERE rowid IN (SELECT unnest(?))",
+                [list(firsts[at])],
+            )
+        }
+        return counts, verdicts
 
     def _learn(self, learned: Sequence[object]) -> tuple[object, ...]:
         """Flatten the next undecided deliveries for what they teach, in the order of receipt.

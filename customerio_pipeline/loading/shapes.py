@@ -36,13 +36,6 @@ Types = Mapping[Node, type]
 """Type of the value at each node that is there; objects are ``dict``."""
 
 
-class Shape(NamedTuple):
-    """Keys by object path and types by node path, in the order of `Paths`."""
-
-    keys: Sequence[Sequence[str] | None]
-    types: Sequence[str | None]
-
-
 class Extraction(NamedTuple):
     """How to flatten deliveries in which no place has values of two types."""
 
@@ -56,38 +49,72 @@ class Extraction(NamedTuple):
     """Conditions that hold where the expressions are exact."""
 
 
-class Paths:
-    """The tree's keys as the engine is asked for them."""
+class Objects:
+    """The tree's objects, whose keys the engine is asked for."""
 
     def __init__(self, root: Node) -> None:
-        self.nodes = [node for node in _walk(root) if node is not root]
-        self.objects = [root, *(node for node in self.nodes if node.is_object)]
+        self._objects = [node for node in _walk(root) if node is root or node.is_object]
 
     def keys_sql(self, text: str) -> str:
         """Return the expression for the keys of each object; null where it is no JSON."""
-        return f"TRY(json_keys({text}, {_list(self.objects)}))"
+        return f"TRY(json_keys({text}, {_list(self._objects)}))"
+
+    def nodes(self, found: Sequence[Sequence[str] | None] | None) -> frozenset[Node] | None:
+        """Return the nodes that these keys of each object are; None where one is not plain."""
+        if found is None:
+            return None
+        nodes: set[Node] = set()
+        for node, keys in zip(self._objects, found, strict=True):
+            if keys is None:
+                continue
+            plain = _plain_children(node)
+            if len(set(keys)) < len(keys) or not plain.keys() >= set(keys):
+                return None
+            nodes.update(plain[key] for key in keys)
+        return frozenset(nodes)
+
+
+class Cluster:
+    """Deliveries with nearly the same keys, which are asked for their types together.
+
+    The engine looks for every path from the top of the text: to ask all deliveries for all nodes
+    costs more than everything else about them.
+    """
+
+    def __init__(self, nodes: frozenset[Node]) -> None:
+        self.nodes = nodes
+        self._least = len(nodes)
+
+    def growth(self, nodes: frozenset[Node]) -> float:
+        """Return how many times the fewest nodes that one has are asked of all, with `nodes`."""
+        return len(self.nodes | nodes) / max(1, min(self._least, len(nodes)))
+
+    def add(self, nodes: frozenset[Node]) -> None:
+        """Ask for these, too."""
+        self.nodes |= nodes
+        self._least = min(self._least, len(nodes))
+
+    @property
+    def order(self) -> list[Node]:
+        """The nodes as they are asked for."""
+        return sorted(self.nodes, key=lambda node: node.path)
 
     def types_sql(self, text: str) -> str:
         """Return the expression for the type at each node."""
-        if not self.nodes:
-            return "[]"
-        return f"TRY(json_type({text}, {_list(self.nodes)}))"
+        return f"TRY(json_type({text}, {_list(self.order)}))" if self.nodes else "[]::VARCHAR[]"
 
-    def types(self, shape: Shape) -> Types | None:
+    def types(self, found: Sequence[str | None] | None) -> Types | None:
         """Return the types of a plain shape; None when it is not plain."""
-        if not all(
-            keys is None or _are_plain(node, keys)
-            for node, keys in zip(self.objects, shape.keys, strict=True)
-        ):
+        if found is None:
             return None
         types = {}
-        for node, name in zip(self.nodes, shape.types, strict=True):
+        for node, name in zip(self.order, found, strict=True):
             if name is None or name == "NULL":
                 continue
-            found = _TYPES.get(name)
-            if found is None or not _is_decided(node, found):
+            value_type = _TYPES.get(name)
+            if value_type is None or not _is_decided(node, value_type):
                 return None
-            types[node] = found
+            types[node] = value_type
         return types if len(types) <= MAX_SURELY_FITTING else None
 
 
@@ -155,11 +182,6 @@ def _plain_children(node: Node) -> dict[str, Node]:
         for key, child in node.children.items()
         if folded[key.lower()] == 1 and key and key.isprintable() and not set(key) & set('"\\*')
     }
-
-
-def _are_plain(node: Node, keys: Sequence[str]) -> bool:
-    plain = _plain_children(node)
-    return len(set(keys)) == len(keys) and all(key in plain for key in keys)
 
 
 def _is_decided(node: Node, value_type: type) -> bool:
