@@ -11,7 +11,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from customerio_pipeline.loading.exact_json import MAX_DEPTH
+from customerio_pipeline.loading.exact_json import MAX_DEPTH, MAX_TEXT_DEPTH
 from customerio_pipeline.loading.flattening import EMPTY_JSON, MAX_SURELY_FITTING, Node
 
 _TYPES: dict[str, type] = {
@@ -147,8 +147,10 @@ def _guard(leaf: str, value_type: type) -> str | None:
     if value_type is list:
         return (
             f"NOT regexp_matches({leaf}, '{_ODD_NUMBER_IN_ARRAY}') AND"
+            f" CASE WHEN strlen({leaf}) > {MAX_TEXT_DEPTH} THEN"
             f" length({leaf}) - length(replace({leaf}, '[', '')) <= {_BRACKETS_IN_ARRAY} AND"
             f" length({leaf}) - length(replace({leaf}, '{{', '')) <= {_BRACKETS_IN_ARRAY}"
+            " ELSE true END"
         )
     return None
 
@@ -162,7 +164,11 @@ def _cast(leaf: str, value_type: type) -> str:
     if value_type is bool:
         return f"{leaf} = 'true'"
     if value_type is list:
-        return f"CASE WHEN trim({leaf}, '{EMPTY_JSON}') <> '' THEN {leaf} END"
+        # Looking for a text in it is fast, and nearly always enough to know.
+        return (
+            f"CASE WHEN contains({leaf}, '\"') OR trim({leaf}, '{EMPTY_JSON}') <> ''"
+            f" THEN {leaf} END"
+        )
     return leaf
 
 
