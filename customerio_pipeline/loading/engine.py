@@ -5,6 +5,7 @@ It is a parser in memory, whatever the warehouse; it never opens a warehouse's f
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -36,15 +37,18 @@ class Engine:
     control character is escaped. Elsewhere ``body`` has the bytes.
     """
 
-    def __init__(self) -> None:
-        self._connection = duckdb.connect(
+    @cached_property
+    def _connection(self) -> duckdb.DuckDBPyConnection:
+        # Made by the first great batch: a small load is done before it would have begun.
+        return duckdb.connect(
             # Nothing is fetched from anywhere; and order is made where it matters.
             config={"autoinstall_known_extensions": False, "preserve_insertion_order": False}
         )
 
     def close(self) -> None:
         """Release the memory."""
-        self._connection.close()
+        if "_connection" in self.__dict__:
+            self._connection.close()
 
     def read(self, sources: Sequence[Source]) -> None:
         """Fill ``raw``.
