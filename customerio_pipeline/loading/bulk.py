@@ -186,7 +186,7 @@ class BulkFlattener:
         )
         self._engine.execute(
             "CREATE OR REPLACE TEMP TABLE undecided AS"
-            " SELECT n FROM keyed WHERE n NOT IN (SELECT n FROM chosen)"
+            " SELECT n FROM keyed ANTI JOIN chosen USING (n)"
         )
 
     def _verdicts(self) -> tuple[dict[ShapeKey, int], dict[ShapeKey, Types | None]]:
