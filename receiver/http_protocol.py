@@ -61,12 +61,18 @@ class _TooManyPipelinedError(Exception):
 class _Outlet:
     """A transport as uvicorn's cycle of request and answer sees it: closing it is gentle."""
 
-    __slots__ = ("close", "is_closing", "write")
+    __slots__ = ("_transport", "close", "is_closing")
 
     def __init__(self, transport: asyncio.Transport, protocol: "Http1Protocol") -> None:
-        self.write = transport.write
+        self._transport = transport
         self.close = protocol.close_gently
         self.is_closing = protocol.is_closing
+
+    def write(self, data: bytes) -> None:
+        """Send; nothing once a client has reset the connection, of which we are told later."""
+        # uvloop raises where asyncio's own transports ignore it.
+        if not self._transport.is_closing():
+            self._transport.write(data)
 
 
 class Http1Protocol(HttpToolsProtocol):
@@ -218,8 +224,9 @@ class Http1Protocol(HttpToolsProtocol):
         self._is_skipped = self.parser.should_upgrade() and self.parser.get_method() != b"CONNECT"
         if self._is_skipped:
             return
-        self._has_head = True
         super().on_headers_complete()
+        # Not before: a URL that cannot be parsed begins no request.
+        self._has_head = True
         if self._waits.is_draining:
             self.cycle.keep_alive = False
 
@@ -353,6 +360,6 @@ class Http1Protocol(HttpToolsProtocol):
             self.pipeline.popleft()
 
     def _send_parting(self, answer: bytes) -> None:
-        if answer:
+        if answer and not self._raw.is_closing():
             self._raw.write(answer)
         self.close_gently()
