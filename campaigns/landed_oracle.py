@@ -7,12 +7,21 @@ from pathlib import Path
 import pyarrow.parquet as pq
 
 
-def compare(landing: Path, acknowledged: Collection[bytes], sent: Collection[bytes]) -> list[str]:
-    """Return what is wrong: lost, double, never sent, a gap in the offsets, a changed file name."""
+def compare(
+    landing: Path,
+    acknowledged: Collection[bytes],
+    sent: Collection[bytes],
+    *,
+    integration: str = "*",
+) -> list[str]:
+    """Return what is wrong: lost, double, never sent, a gap in the offsets, a changed file name.
+
+    `integration` is the schema of one, where others land beside it.
+    """
     bodies: Counter[bytes] = Counter()
     offsets: defaultdict[str, list[int]] = defaultdict(list)
     wrong = []
-    for path in landing.glob("integration=*/date=*/hour=*/*.parquet"):
+    for path in landing.glob(f"integration={integration}/date=*/hour=*/*.parquet"):
         with pq.ParquetFile(path) as file:
             table = file.read(columns=["writer", "offset", "body"])
         writer, first, last = path.stem.split("-")

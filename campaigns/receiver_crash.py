@@ -13,8 +13,10 @@ from pathlib import Path
 import click
 import structlog
 
-from campaigns import power_loss, receiver_kill
+from campaigns import power_loss, receiver_faults, receiver_kill
 from campaigns.disk_record import Fate
+from campaigns.failing_calls import why_impossible
+from campaigns.receiver_process import end_on_sigterm
 
 _SHARE_OF_CONTROLS = 0.2
 
@@ -30,6 +32,20 @@ _SHARE_OF_CONTROLS = 0.2
     default=list(power_loss.CONTROLS),
     help="Power cuts on a receiver without these syncs; may be given repeatedly.",
 )
+@click.option(
+    "--faults",
+    default=40,
+    show_default=True,
+    type=click.IntRange(min=0),
+    help="Failing system calls: at most so many of each kind, in each process and way.",
+)
+@click.option(
+    "--fault",
+    "calls",
+    multiple=True,
+    type=click.Choice(sorted({call for calls in receiver_faults.CALLS.values() for call in calls})),
+    help="Only these system calls; may be given repeatedly.",
+)
 @click.option("--seed", default=1, show_default=True)
 @click.option(
     "--folder",
@@ -38,8 +54,18 @@ _SHARE_OF_CONTROLS = 0.2
     show_default=True,
     help="Where the data is kept meanwhile.",
 )
-def main(*, kills: int, cuts: int, controls: tuple[str, ...], seed: int, folder: Path) -> None:
+def main(  # noqa: PLR0913  a parameter an option
+    *,
+    kills: int,
+    cuts: int,
+    controls: tuple[str, ...],
+    faults: int,
+    calls: tuple[str, ...],
+    seed: int,
+    folder: Path,
+) -> None:
     """Run the campaign."""
+    end_on_sigterm()
     # Damage is expected here: the controls make it.
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
     folder.mkdir(parents=True, exist_ok=True)
@@ -49,6 +75,8 @@ def main(*, kills: int, cuts: int, controls: tuple[str, ...], seed: int, folder:
             is_right = _kill(Path(temporary), kills, seed)
         if cuts:
             is_right = _cut(Path(temporary), cuts, controls, seed) and is_right
+        if faults:
+            is_right = _fail(Path(temporary), faults, calls) and is_right
     if not is_right:
         sys.exit(1)
 
@@ -68,6 +96,27 @@ def _kill(folder: Path, kills: int, seed: int) -> bool:
     for line in killed.wrong:
         click.echo(f"- {line}")
     return not killed.wrong
+
+
+def _fail(folder: Path, most: int, calls: tuple[str, ...]) -> bool:
+    """Print what came of failing system calls; tell whether all was right."""
+    reason = why_impossible()
+    if reason is not None:
+        click.echo(f"Failing system calls were left out: {reason}.")
+        return True
+    began = time.monotonic()
+    failed = receiver_faults.run(folder, most, calls, lambda line: click.echo(line, err=True))
+    click.echo(f"{failed.points.total()} failing calls, {time.monotonic() - began:.0f} s.\n")
+    modes = list(receiver_faults.MODES)
+    click.echo(f"| fails | {' | '.join(modes)} | refused meanwhile |\n|{'---|' * (2 + len(modes))}")
+    for child, call in dict.fromkeys((child, call) for child, call, _ in failed.points):
+        counts = " | ".join(str(failed.points[child, call, mode]) for mode in modes)
+        refused = sum(failed.refused[child, call, mode] for mode in modes)
+        click.echo(f"| {child}: {call} | {counts} | {refused} |")
+    click.echo(f"\n{failed.acknowledged} acknowledged; {len(failed.wrong)} things wrong.\n")
+    for line in failed.wrong:
+        click.echo(f"- {line}")
+    return not failed.wrong
 
 
 def _cut(folder: Path, cuts: int, controls: tuple[str, ...], seed: int) -> bool:

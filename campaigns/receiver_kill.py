@@ -9,14 +9,18 @@ import signal
 import time
 from collections import Counter
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
 from campaigns.landed_oracle import compare
 from campaigns.receiver_load import Load
-from campaigns.receiver_process import ReceiverProcess, create_integration
+from campaigns.receiver_process import (
+    ReceiverProcess,
+    create_integration,
+    end_on_sigterm,
+    wait_until_gone,
+)
 
 _CLIENTS = 16
 _ROUNDS_IN_AN_INSTALLATION = 12
@@ -51,9 +55,11 @@ def run(folder: Path, rounds: int, seed: int, tell: Callable[[str], None]) -> Ki
     total = Killed(Counter(), 0, 0, [])
     # Two at a time: most of a round is waiting for processes to start.
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(_AT_ONCE, mp_context=context) as processes:
+    # Left before its end, it sends SIGTERM to its processes.
+    with context.Pool(_AT_ONCE, end_on_sigterm) as processes:
         seeds = [f"{seed}-{number}" for number in numbers]
-        for found in processes.map(_try_installation, homes, numbers, sizes, seeds):
+        installations = zip(homes, numbers, sizes, seeds, strict=True)
+        for found in processes.imap(_try_installation, installations):
             total = Killed(
                 total.rounds + found.rounds,
                 total.sent + found.sent,
@@ -67,7 +73,8 @@ def run(folder: Path, rounds: int, seed: int, tell: Callable[[str], None]) -> Ki
     return total
 
 
-def _try_installation(home: Path, number: int, rounds: int, seed: str) -> Killed:
+def _try_installation(installation: tuple[Path, int, int, str]) -> Killed:
+    home, number, rounds, seed = installation
     workers = 1 + number % 2
     chance = random.Random(seed)  # noqa: S311  seeded
     aims = [chance.choice(_AIMS) for _ in range(rounds)]
@@ -122,7 +129,7 @@ class _Installation:
                     _kill(self._receiver.pids("sealer")[-1])
                 if "parent" in aim:
                     _kill(self._receiver.pid)
-                    await asyncio.to_thread(_wait_until_gone, workers)
+                    await asyncio.to_thread(wait_until_gone, workers)
             if aim in _ENDS_IT:
                 self._receiver.kill_all()
                 self._receiver = ReceiverProcess(self._home, self._workers)
@@ -142,12 +149,6 @@ class _Installation:
 def _kill(pid: int) -> None:
     with suppress(ProcessLookupError):
         os.kill(pid, signal.SIGKILL)
-
-
-def _wait_until_gone(pids: list[int]) -> None:
-    """Wait until processes that are not our children have ended."""
-    while any(Path(f"/proc/{pid}").exists() for pid in pids):
-        time.sleep(0.01)
 
 
 def _left(home: Path) -> list[Path]:

@@ -6,9 +6,11 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterable, Iterator
 from contextlib import closing, suppress
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 from customerio_pipeline.registry.registry import Registry
@@ -17,6 +19,8 @@ SCHEMA = "crashes"
 _COMMAND = str(Path(sys.executable).with_name("customerio-pipeline"))
 _PATIENCE_SECONDS = 60.0
 _POLL_SECONDS = 0.01
+_SIGNALLED = 128
+"""Exit codes of processes that a signal ended begin here, as shells count."""
 
 _SETTINGS = {
     # Small, so that segments are begun and sealed all the time.
@@ -81,16 +85,24 @@ class ReceiverProcess:
                 if _is_ready(line["port"]):
                     port: int = line["port"]
                     return port
+            if self._process.poll() is not None:
+                break
             time.sleep(_POLL_SECONDS)
         raise RuntimeError(f"The receiver is not ready: see {self._log}.")
 
     def kill_all(self) -> None:
-        """Kill every process of it with SIGKILL, at once."""
-        for pid in (self.pid, *self.pids("worker"), *self.pids("sealer")):
+        """Kill every process of it with SIGKILL, at once, and wait until none is left."""
+        # Stopped, it starts no more. With a prefix, its parent is another one of the group.
+        with suppress(ProcessLookupError):
+            os.killpg(self.pid, signal.SIGSTOP)
+        pids = {*_descendants(self.pid), *self.pids("worker"), *self.pids("sealer")}
+        with suppress(ProcessLookupError):
+            os.killpg(self.pid, signal.SIGKILL)
+        for pid in pids:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-        # One that was started while the others died is in its parent's lifeline, not in the log.
         self._process.wait(_PATIENCE_SECONDS)
+        wait_until_gone(pids)
 
     def wait(self) -> int:
         """Wait until it ends and return its exit code."""
@@ -102,6 +114,28 @@ class ReceiverProcess:
         return self._process.wait(_PATIENCE_SECONDS)
 
 
+def wait_until_gone(pids: Iterable[int]) -> None:
+    """Wait until processes that are not our children have ended."""
+    while any(_runs(pid) for pid in pids):
+        time.sleep(_POLL_SECONDS)
+
+
+def _runs(pid: int) -> bool:
+    try:
+        # Of a zombie, which nobody may ever wait for, everything else is gone.
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def _descendants(pid: int) -> Iterator[int]:
+    for children in Path(f"/proc/{pid}/task").glob("*/children"):
+        with suppress(OSError):
+            for child in map(int, children.read_text().split()):
+                yield child
+                yield from _descendants(child)
+
+
 def _is_ready(port: int) -> bool:
     connection = HTTPConnection("127.0.0.1", port, timeout=5)
     try:
@@ -111,3 +145,12 @@ def _is_ready(port: int) -> bool:
         return False
     finally:
         connection.close()
+
+
+def end_on_sigterm() -> None:
+    """Have SIGTERM end this process as Ctrl-C does: it stops first what it started."""
+
+    def end(number: int, _: FrameType | None) -> None:
+        sys.exit(_SIGNALLED + number)
+
+    signal.signal(signal.SIGTERM, end)

@@ -9,6 +9,7 @@ from collections.abc import Callable
 import structlog
 
 from receiver.connections import Connections
+from receiver.metrics import CONNECTION_LIMIT
 
 # Another worker may be less busy.
 _AT_ONCE = 16
@@ -79,6 +80,7 @@ class Acceptor:
             return True
         for task in self._beginning:
             if self._tls is not None:
+                self._connections.turned_away.note(CONNECTION_LIMIT)
                 task.cancel()
                 return True
         return self._connections.make_room()

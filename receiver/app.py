@@ -17,6 +17,7 @@ from receiver.logs import log_unexpected
 from receiver.metrics import Tally
 from receiver.spool import Spool
 from receiver.storage import Storage
+from receiver.tracing import Tracing
 from receiver.webhooks import Webhooks
 
 log = structlog.get_logger()
@@ -27,13 +28,17 @@ def create_app(settings: Settings, tally: Tally) -> Litestar:
     urls = LiveUrls(settings.registry)
     spool = Spool(settings, tally)
     storage = Storage(settings, spool)
-    webhooks = Webhooks(urls, storage, spool, tally, settings)
+    tracing = Tracing.from_environment()
+    webhooks = Webhooks(urls, storage, spool, tally, settings, tracing)
 
     notes = HealthNotes(tally, spool, storage, urls)
 
     @asynccontextmanager
     async def lifespan(_: Litestar) -> AsyncIterator[None]:
         async with AsyncExitStack() as stack:
+            if tracing is not None:
+                # Ends last: what is stored does not wait for it.
+                stack.push_async_callback(tracing.close)
             for part in (spool, storage, urls, notes):
                 stack.push_async_callback(part.close)
                 await part.open()

@@ -12,6 +12,9 @@ import termios
 from itertools import chain, islice, takewhile
 from typing import Protocol
 
+from receiver.metrics import CONNECTION_LIMIT
+from receiver.turned_away import TurnedAway
+
 # A sender that calls once a minute keeps its connection: each new one is a chance to be refused.
 _KEEP_ALIVE_SECONDS = 75.0
 # For the rest of a request that was answered early, so that its sender reads the answer.
@@ -48,9 +51,11 @@ _Waiting = dict[Connection, float]
 class Connections:
     """Knows what each connection waits for; protocols keep it current."""
 
-    def __init__(self, *, most: int, request_seconds: float) -> None:
+    def __init__(self, *, most: int, request_seconds: float, turned_away: TurnedAway) -> None:
         self.most = most
         """More are not open at the same time."""
+
+        self.turned_away = turned_away
 
         self.all: set[Connection] = set()
         self.is_draining = False
@@ -115,6 +120,8 @@ class Connections:
         missed_least = next(chain(self._closing, quiet, self._arriving), None)
         if missed_least is None:
             return False
+        if missed_least not in self._closing:
+            self.turned_away.note(CONNECTION_LIMIT)
         missed_least.abort()
         return True
 

@@ -1,12 +1,15 @@
 """Metrics as Prometheus reads them: text, format 0.0.4."""
 
 from collections.abc import Iterable, Iterator
+from http import HTTPStatus
 from itertools import accumulate
 
 from receiver.metrics import (
     ACK,
     BATCH,
     CLIENT_GONE,
+    CONNECTION_LIMIT,
+    PIPELINE_LIMIT,
     REFUSED_AT,
     SYNC,
     Distribution,
@@ -20,7 +23,22 @@ CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 _PREFIX = "customerio_receiver_"
 _NS = 1e9
-_ALWAYS_SHOWN = frozenset((*Refusal, CLIENT_GONE))
+_ALWAYS_SHOWN = frozenset(
+    (
+        *Refusal,
+        CLIENT_GONE,
+        CONNECTION_LIMIT,
+        PIPELINE_LIMIT,
+        *(
+            status.name.lower()
+            for status in (
+                HTTPStatus.BAD_REQUEST,
+                HTTPStatus.REQUEST_TIMEOUT,
+                HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE,
+            )
+        ),
+    )
+)
 
 _TOTALS = (
     (Word.ACCEPTED_BYTES, "accepted_bytes_total", "Bytes of the bodies accepted."),
@@ -59,7 +77,7 @@ def _deliveries(figures: Figures) -> Iterator[str]:
     yield from _metric(
         "refused_total",
         "counter",
-        "Requests to a webhook that were not accepted, by reason.",
+        "Requests that were not accepted and connections closed for others, by reason.",
         (
             (f'{{reason="{reason}"}}', totals[place])
             for reason, place in REFUSED_AT.items()

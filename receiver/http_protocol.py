@@ -7,7 +7,8 @@ and it never changes to another protocol.
 """
 
 import asyncio
-from typing import Any
+from http import HTTPStatus
+from typing import Any, NamedTuple
 
 import httptools
 import msgspec
@@ -16,6 +17,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 from uvicorn.server import ServerState
 
 from receiver.connections import Connections, has_unread
+from receiver.metrics import PIPELINE_LIMIT
 
 MAX_HEAD_BYTES = 32 * 1024
 # Requests that one client may send ahead of their answers; more are left unanswered.
@@ -25,17 +27,31 @@ _MAX_PIPELINED = 64
 _PIECE_BYTES = 4096
 
 
-def _last_answer(status: str, error: str) -> bytes:
+class _LastAnswer(NamedTuple):
+    """What a client is told that is turned away."""
+
+    reason: str
+    """As metrics and log call it."""
+
+    message: bytes
+    """Nothing when the connection is merely closed."""
+
+
+def _last_answer(status: HTTPStatus, error: str) -> _LastAnswer:
     body = msgspec.json.encode({"error": error})
-    return (
-        f"HTTP/1.1 {status}\r\ncontent-type: application/json\r\n"
+    head = (
+        f"HTTP/1.1 {status.value} {status.phrase}\r\ncontent-type: application/json\r\n"
         f"content-length: {len(body)}\r\nconnection: close\r\n\r\n"
-    ).encode() + body
+    )
+    return _LastAnswer(status.name.lower(), head.encode() + body)
 
 
-_BAD_REQUEST = _last_answer("400 Bad Request", "this is no HTTP request")
-_TOO_SLOW = _last_answer("408 Request Timeout", "the request did not arrive in time")
-_HEAD_TOO_LARGE = _last_answer("431 Request Header Fields Too Large", "the headers are too large")
+_BAD_REQUEST = _last_answer(HTTPStatus.BAD_REQUEST, "this is no HTTP request")
+_TOO_SLOW = _last_answer(HTTPStatus.REQUEST_TIMEOUT, "the request did not arrive in time")
+_HEAD_TOO_LARGE = _last_answer(
+    HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "the headers are too large"
+)
+_TOO_MANY_PIPELINED = _LastAnswer(PIPELINE_LIMIT, b"")
 
 
 class _TooManyPipelinedError(Exception):
@@ -45,12 +61,18 @@ class _TooManyPipelinedError(Exception):
 class _Outlet:
     """A transport as uvicorn's cycle of request and answer sees it: closing it is gentle."""
 
-    __slots__ = ("close", "is_closing", "write")
+    __slots__ = ("_transport", "close", "is_closing")
 
     def __init__(self, transport: asyncio.Transport, protocol: "Http1Protocol") -> None:
-        self.write = transport.write
+        self._transport = transport
         self.close = protocol.close_gently
         self.is_closing = protocol.is_closing
+
+    def write(self, data: bytes) -> None:
+        """Send; nothing once a client has reset the connection, of which we are told later."""
+        # uvloop raises where asyncio's own transports ignore it.
+        if not self._transport.is_closing():
+            self._transport.write(data)
 
 
 class Http1Protocol(HttpToolsProtocol):
@@ -202,8 +224,9 @@ class Http1Protocol(HttpToolsProtocol):
         self._is_skipped = self.parser.should_upgrade() and self.parser.get_method() != b"CONNECT"
         if self._is_skipped:
             return
-        self._has_head = True
         super().on_headers_complete()
+        # Not before: a URL that cannot be parsed begins no request.
+        self._has_head = True
         if self._waits.is_draining:
             self.cycle.keep_alive = False
 
@@ -276,7 +299,7 @@ class Http1Protocol(HttpToolsProtocol):
                     return
         except httptools.HttpParserError as error:
             is_flood = isinstance(error.__context__, _TooManyPipelinedError)
-            self._part(b"" if is_flood else _BAD_REQUEST)
+            self._part(_TOO_MANY_PIPELINED if is_flood else _BAD_REQUEST)
 
     def _feed(self, data: memoryview) -> None:
         """Parse a piece, and once more the head of a request whose body would be skipped.
@@ -312,11 +335,12 @@ class Http1Protocol(HttpToolsProtocol):
         ]
         return b"\r\n".join([*lines, b"", b""])
 
-    def _part(self, answer: bytes) -> None:
+    def _part(self, answer: _LastAnswer) -> None:
         """Read nothing more; send `answer` after those to earlier requests, then close."""
         if self._is_closing or self._parting is not None:
             return
-        self._parting = answer
+        self._waits.turned_away.note(answer.reason, self.client[0] if self.client else None)
+        self._parting = answer.message
         self._held = b""
         self._waits.request_is_whole(self)
         if self._is_arriving and self._has_head:
@@ -336,6 +360,6 @@ class Http1Protocol(HttpToolsProtocol):
             self.pipeline.popleft()
 
     def _send_parting(self, answer: bytes) -> None:
-        if answer:
+        if answer and not self._raw.is_closing():
             self._raw.write(answer)
         self.close_gently()

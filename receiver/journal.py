@@ -1,6 +1,7 @@
 """The journal of one worker: its slot, the segment it appends to, and where its numbers stand."""
 
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
 import structlog
@@ -78,9 +79,11 @@ class Journal:
 
     def abandon_segment(self) -> None:
         """Never append to the segment again; what is not durable in it does not count."""
-        if self._segment is not None:
-            self._segment.close()
-            self._segment = None
+        segment, self._segment = self._segment, None
+        if segment is not None:
+            # What counts is synced; a descriptor is gone even where closing it fails.
+            with suppress(OSError):
+                segment.close()
 
     def close(self) -> None:
         """Give the slot up; what it holds is sealed like a dead worker's."""

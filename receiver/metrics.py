@@ -18,9 +18,16 @@ from typing import NamedTuple, Self
 from receiver.refusals import Refusal
 
 CLIENT_GONE = "client_gone"
+
+# Before the application, besides answers with a status of their own.
+CONNECTION_LIMIT = "connection_limit"
+PIPELINE_LIMIT = "pipeline_limit"
+
 REFUSED_FOR = (
     *Refusal,
     CLIENT_GONE,
+    CONNECTION_LIMIT,
+    PIPELINE_LIMIT,
     *(status.name.lower() for status in HTTPStatus if status >= HTTPStatus.BAD_REQUEST),
 )
 """Why a delivery was not accepted: a refusal, or the name of the answer's status."""

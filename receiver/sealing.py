@@ -92,13 +92,14 @@ def seal_segment(
 
 def fix_hour(segment: SegmentFile, moment: datetime) -> SegmentFile:
     """Write the hour of landing into the segment's name, unless it says one already."""
-    if segment.hour is not None:
-        return segment
-    hour = moment.astimezone(UTC).replace(minute=0, second=0, microsecond=0)
-    path = segment.path.rename(segment.name_with(hour))
-    # Also makes durable that the segment before was removed, and that this one's successor exists.
-    sync_folder(path.parent)
-    return segment._replace(hour=hour, path=path)
+    if segment.hour is None:
+        hour = moment.astimezone(UTC).replace(minute=0, second=0, microsecond=0)
+        path = segment.path.rename(segment.name_with(hour))
+        segment = segment._replace(hour=hour, path=path)
+    # Whoever gave it the name may have failed or died here. Also makes durable that the segment
+    # before was removed, and that this one's successor exists.
+    sync_folder(segment.path.parent)
+    return segment
 
 
 def land(

@@ -14,7 +14,7 @@ from itertools import count
 from pathlib import Path
 from typing import NamedTuple, Self
 
-from customerio_pipeline.landing.folders import make_folders
+from customerio_pipeline.landing.folders import make_folders, sync_entries_once
 from receiver.numbering import Numbering
 from receiver.segments import SegmentHeader, SegmentReader, SegmentWriter
 
@@ -90,6 +90,7 @@ class Slot:
         for number in count():
             folder = spool / str(number)
             make_folders(folder)
+            sync_entries_once(folder, spool.parent)
             slot = cls.try_lock(folder)
             if slot is not None:
                 yield slot

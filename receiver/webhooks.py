@@ -27,6 +27,7 @@ from receiver.refusals import NotStoredError, Refusal
 from receiver.senders import Senders
 from receiver.spool import Spool
 from receiver.storage import Storage
+from receiver.tracing import Tracing
 
 PATH = "/v1/webhooks"
 
@@ -120,13 +121,14 @@ class _BodyTooLargeError(Exception):
 class Webhooks:
     """Takes deliveries."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913, PLR0917  the parts of a worker
         self,
         urls: LiveUrls,
         storage: Storage,
         spool: Spool,
         tally: Tally,
         settings: Settings,
+        tracing: Tracing | None,
     ) -> None:
         self._urls = urls
         self._storage = storage
@@ -136,6 +138,7 @@ class Webhooks:
         self._arrivals = Arrivals(settings.receive_max_bytes)
         self._max_body_bytes = settings.max_body_bytes
         self._access_log = settings.access_log
+        self._tracing = tracing
 
     def route(self) -> ASGIRouteHandler:
         """Return the route: a mount, for Litestar's ordinary routes take over twice the time."""
@@ -158,6 +161,14 @@ class Webhooks:
             self._tally.accepted(call.size, took_ns)
         else:
             self._tally.refused(_reason(call, answer))
+        if self._tracing is not None:
+            self._tracing.request(
+                url_id=call.url_id,
+                status=None if answer is None else answer.status,
+                size=call.size,
+                took_ns=took_ns,
+                reason=call.refusal,
+            )
         if self._access_log:
             log.info(
                 "request",

@@ -18,6 +18,7 @@ from receiver.logs import configure_logs
 from receiver.metrics import Holder, Tally
 from receiver.server import Server
 from receiver.tls import server_context
+from receiver.turned_away import TurnedAway
 
 
 def main() -> None:
@@ -40,7 +41,11 @@ def main() -> None:
 
     server = Server(
         _config(settings, tally),
-        Connections(most=settings.max_connections, request_seconds=settings.request_seconds),
+        Connections(
+            most=settings.max_connections,
+            request_seconds=settings.request_seconds,
+            turned_away=TurnedAway(tally),
+        ),
         tls=server_context(settings),
         drain_seconds=settings.drain_seconds,
         when_serving=say_ready,

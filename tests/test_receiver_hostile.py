@@ -4,6 +4,7 @@ import gzip
 import os
 import resource
 import socket
+import struct
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
@@ -197,6 +198,32 @@ def test_a_flood_of_pipelined_requests(
                     connection.sendall(flood)
 
     beside(attack)
+
+
+def test_resets_amid_pipelined_requests(
+    receiver: Receiver, address: Address, url: NewUrl, beside: Beside
+) -> None:
+    """Clients that reset the connection while many answers are written: no error is logged."""
+    flood = (post(url, "Content-Length: 2") + b"{}" + b"GET /none HTTP/1.1\r\n\r\n") * 30
+
+    def attack() -> None:
+        for _ in range(200):
+            with connect(address) as connection:
+                connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                connection.sendall(flood)
+                connection.recv(1)
+
+    beside(attack)
+    errors = [line for line in receiver.output.splitlines() if '"level":"error"' in line]
+    assert errors == []
+
+
+@pytest.mark.parametrize("before", [b"", b"GET /health/live HTTP/1.1\r\n\r\n"])
+def test_a_url_that_is_none_gets_400(address: Address, before: bytes) -> None:
+    """As the first request and behind another one, whose answer comes first."""
+    with connect(address) as connection:
+        connection.sendall(before + b"GET http:// HTTP/1.1\r\nHost: a\r\n\r\n")
+        assert statuses(read_all(connection)) == [200] * bool(before) + [400]
 
 
 def test_clients_that_do_not_read(

@@ -4,11 +4,13 @@ import os
 import re
 import signal
 import socket
+from contextlib import ExitStack
 from pathlib import Path
 
 import httpx
 
 from tests.running_receiver import (
+    PATIENCE_SECONDS,
     Receiver,
     create_integration,
     running_receiver,
@@ -75,6 +77,40 @@ def test_everything_is_counted_over_all_workers_and_their_deaths(tmp_path: Path)
 def _when_sealed(receiver: Receiver, deliveries: int) -> dict[str, float]:
     samples = scrape(receiver)
     return samples if samples["sealed_deliveries_total"] == deliveries else {}
+
+
+def test_what_never_reaches_the_application_is_counted(tmp_path: Path) -> None:
+    """No HTTP, too slow, a huge head, too many connections: counted; one line a reason, no more."""
+    limits: dict[str, object] = {"request_seconds": 0.3, "max_connections": 3}
+    with running_receiver(tmp_path, admin_port=0, **limits) as receiver, ExitStack() as stack:
+        receiver.wait_logged("admin_listening")
+
+        def send(data: bytes) -> bytes:
+            address = ("127.0.0.1", receiver.port)
+            connection = stack.enter_context(socket.create_connection(address, PATIENCE_SECONDS))
+            connection.sendall(data)
+            return connection.recv(65536)
+
+        for _ in range(5):
+            assert send(b"nonsense\r\n\r\n").startswith(b"HTTP/1.1 400 ")
+        assert send(b"POST /v1").startswith(b"HTTP/1.1 408 ")
+        assert send(b"POST / HTTP/1.1\r\na: " + bytes([97]) * 40_000).startswith(b"HTTP/1.1 431 ")
+        stack.close()
+        idle = [
+            stack.enter_context(socket.create_connection(("127.0.0.1", receiver.port)))
+            for _ in range(4)
+        ]
+        assert idle[0].recv(1) == b""
+        samples = scrape(receiver)
+        [line] = receiver.logged("turned_away", reason="bad_request")
+        assert line["client"] == "127.0.0.1"
+        assert receiver.logged("turned_away", reason="request_timeout")
+        assert receiver.logged("turned_away", reason="connection_limit")
+    assert samples['refused_total{reason="bad_request"}'] == 5
+    assert samples['refused_total{reason="request_timeout"}'] == 1
+    assert samples['refused_total{reason="request_header_fields_too_large"}'] == 1
+    assert samples['refused_total{reason="connection_limit"}'] >= 1
+    assert samples['refused_total{reason="pipeline_limit"}'] == 0
 
 
 def test_health_of_all_and_the_depth_of_the_spool(tmp_path: Path) -> None:

@@ -3,14 +3,18 @@
 import resource
 import shutil
 import sqlite3
-from contextlib import closing
+import subprocess
+from collections.abc import Iterator
+from contextlib import closing, suppress
 from pathlib import Path
 
 import httpx
+import pytest
 
 from tests.running_receiver import (
     Receiver,
     create_integration,
+    landed_rows,
     running_receiver,
     wait_landed,
     wait_until,
@@ -93,6 +97,38 @@ def test_a_disk_with_too_little_room(tmp_path: Path) -> None:
         assert receiver.wait_logged("request", reason="disk_low", url_id=url.id)
     finally:
         receiver.kill_everything()
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """Give a file system of 16 MiB."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=16m", "none", disk]
+    if shutil.which("mount") is None or subprocess.run(mount, check=False).returncode:
+        pytest.skip("this user may not mount a file system")
+    yield disk
+    subprocess.run(["umount", "--lazy", disk], check=True)  # noqa: S607
+
+
+@pytest.mark.parametrize("floor", [4 * 1024 * 1024, 0], ids=["floor", "no floor"])
+def test_a_disk_that_fills_up_and_gets_room_again(small_disk: Path, floor: int) -> None:
+    """Full: 503, at the floor or in the midst of a write; room again: 200 without a restart."""
+    url = create_integration(small_disk, "disk")
+    with running_receiver(small_disk, spool_min_free_bytes=floor) as receiver:
+        assert receiver.post(url.token, b"before").status_code == 200
+        with (small_disk / "filling").open("wb", buffering=0) as filling, suppress(OSError):
+            while not floor or shutil.disk_usage(small_disk).free > floor // 2:
+                filling.write(bytes(65536))
+        check_refusal(receiver.post_until(503, url.token, bytes(100_000)))
+        stopped = wait_for_reason(receiver, "spool")
+        assert ("SPOOL_MIN_FREE_BYTES" in stopped) is bool(floor)
+        (small_disk / "filling").unlink()
+        receiver.post_until(200, url.token, b"after")
+        rows = wait_landed(receiver.landing, "disk", 2)
+        assert rows[0]["body"] == b"before"
+        wait_until(lambda: landed_rows(receiver.landing, "disk")[-1]["body"] == b"after", "landed")
+        assert len(receiver.pids("worker")) == len(receiver.pids("sealer")) == 1
 
 
 def test_a_write_that_fails_in_the_middle(tmp_path: Path) -> None:

@@ -1,7 +1,11 @@
 """Folders whose entries survive a power cut."""
 
 import os
+from contextlib import suppress
+from functools import lru_cache
 from pathlib import Path
+
+_REMEMBERED = 4096
 
 
 def sync_folder(folder: Path) -> None:
@@ -26,3 +30,20 @@ def make_folders(folder: Path) -> None:
     for new in reversed(missing):
         new.mkdir(exist_ok=True)
         sync_folder(new.parent)
+
+
+def sync_entries_once(folder: Path, top: Path) -> None:
+    """Make the entries of `folder` and of those above it, up to `top`, durable once a process.
+
+    Whoever created them may have failed, or died, before they were.
+    """
+    while folder != top:
+        _sync_entry(folder)
+        folder = folder.parent
+
+
+@lru_cache(_REMEMBERED)
+def _sync_entry(folder: Path) -> None:
+    # Who may not read the folder above did not create this one with `make_folders`.
+    with suppress(PermissionError):
+        sync_folder(folder.parent)

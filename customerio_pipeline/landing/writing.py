@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 
 from customerio_pipeline.landing.delivery import LANDED_HEADERS, Delivery
 from customerio_pipeline.landing.files import LandingFile
-from customerio_pipeline.landing.folders import make_folders, sync_folder
+from customerio_pipeline.landing.folders import make_folders, sync_entries_once, sync_folder
 
 LANDING_SCHEMA = pa.schema(
     [
@@ -60,6 +60,7 @@ def write_landing_file(
     """
     path = file.path(landing)
     make_folders(path.parent)
+    sync_entries_once(path.parent, landing.parent)
     # Readers of Hive-style folders skip names that start with a dot.
     temporary = path.with_name(f".{path.name}.tmp")
     try:
