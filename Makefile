@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install demo test check bench bench-receiver bench-loading bench-install soak crash-test crash-test-load constraints clean
+.PHONY: install demo test check bench bench-receiver bench-loading bench-install crash-test crash-test-load constraints clean
 
 install: .venv/installed
 
