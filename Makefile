@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install demo test check bench bench-loading bench-install crash-test crash-test-load constraints clean
+.PHONY: install demo test check bench bench-receiver bench-loading bench-install crash-test crash-test-load constraints clean
 
 install: .venv/installed
 
@@ -30,6 +30,9 @@ check: install
 
 bench: bench-install
 	$(BIN)/python -m benchmarks
+
+bench-receiver: bench-install
+	$(BIN)/python -m benchmarks --only receiver --only receiver-sealing --only receiver-peers
 
 bench-loading: bench-install
 	$(BIN)/python -m benchmarks --only load --only compare --only growth

@@ -1,5 +1,6 @@
 """``python -m benchmarks``: measure, then print one Markdown table; progress on standard error."""
 
+import logging
 import os
 import shutil
 import signal
@@ -12,8 +13,18 @@ from pathlib import Path
 from types import FrameType
 
 import click
+import structlog
 
-from benchmarks import catching_up, comparing, freshness, growing, loading, receiving
+from benchmarks import (
+    catching_up,
+    comparing,
+    freshness,
+    growing,
+    loading,
+    receiver_peers,
+    receiving,
+    sealing_beside,
+)
 from benchmarks.installation import forget_settings
 from benchmarks.machine import describe, sync_ms
 from benchmarks.report import NOT_MEASURED, Row, heading, markdown, number
@@ -24,6 +35,8 @@ from customerio_pipeline.errors import PipelineError
 
 _BENCHMARKS: dict[str, Callable[[Stage], Iterator[Row]]] = {
     "receiver": lambda stage: receiving.measure(stage.folder, stage.sizes),
+    "receiver-sealing": lambda stage: sealing_beside.measure(stage.folder, stage.sizes),
+    "receiver-peers": receiver_peers.measure,
     "load": loading.measure,
     "compare": comparing.measure,
     "growth": growing.measure,
@@ -49,7 +62,7 @@ _ON_REQUEST = ("catch-up",)
     "--side",
     "sides",
     multiple=True,
-    type=click.Choice(comparing.SIDES),
+    type=click.Choice([*comparing.SIDES, *receiver_peers.SIDES]),
     help="Compares with this side only; may be given repeatedly.",
 )
 @click.option("--events", type=click.IntRange(min=1), help="Deliveries to load.")
@@ -75,6 +88,8 @@ def main(  # noqa: PLR0913  one for each option
     folder: Path,
 ) -> None:
     """Measure the receiver, the loader and the way from one to the other on this machine."""
+    # Sealing between two measurements is told in the log.
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
     sizes = choose(quick=quick, events=events, seconds=seconds)
     _interrupt_once()
     forget_settings()

@@ -1,177 +1,190 @@
 """Acknowledgements a second and their latency: the receiver beside one that stores nothing."""
 
-import json
-import os
 import statistics
-import sys
+import tempfile
+import time
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple
 
-import msgspec
-
-from benchmarks.installation import Installation
-from benchmarks.load_generator import OK, Load
-from benchmarks.machine import sync_ms
-from benchmarks.processes import COMMAND, LOCAL, Process, cpu_seconds, is_ok, run, running
-from benchmarks.report import Row, at_least, heading, median, number, ratio
-from benchmarks.requests import bodies, write_requests
+from benchmarks.errors import BenchmarkError
+from benchmarks.fixed_disk_worker import set_sync
+from benchmarks.load_generator import OK
+from benchmarks.receiver_servers import (
+    FIXED_DISK,
+    NOT_STORING,
+    Cell,
+    Receiver,
+    measure_cell,
+    receiver_as_started,
+    worker_alone,
+)
+from benchmarks.report import (
+    Row,
+    at_least,
+    at_most,
+    bar_and_goal,
+    heading,
+    median,
+    median_ratio,
+    number,
+    ratio,
+)
+from benchmarks.requests import bodies
 from benchmarks.sizes import Sizes
-from customerio_pipeline.landing.listing import LandingListing
-from receiver.listener import open_listener
-from receiver.metrics import make_memory
 
-_CONNECTIONS = (1, 64)
-_GOAL_CONNECTIONS = 64
-_GOAL_ACKS_PER_SECOND = 2_000
+_MEMORY = Path("/dev/shm")  # noqa: S108  a folder of our own is made in it
+_SLEEPS = 200
 
+_FAST, _SLOW, _REAL, _NONE = "sync 0.2 ms", "sync 1 ms", "this disk", "storing nothing"
+_FIXED_SECONDS = {_FAST: 0.0002, _SLOW: 0.001}
+# Storing nothing comes next to what it is compared with.
+_TURNS = (_FAST, _NONE, _REAL, _SLOW)
 
-class _Server(NamedTuple):
-    process: Process
-    port: int
-    worker_pid: int
-    installation: Installation
-
-    def wait_ready(self) -> None:
-        """Wait until it takes deliveries."""
-        self.process.wait_for(lambda: is_ok(self.port, "/health/ready"), "it was ready")
+# What must be reached, and what should be (issue 4).
+_ACKS_OVER_NONE = {64: (0.5, 0.7), 16: (0.4, 0.6)}
+_SLOW_OVER_FAST = 0.75
+_P50_OVER_SYNC = (3, 2)
+_P99_OVER_NONE = (2.5, 1.8)
+_ACKS_PER_SECOND = 2_000
 
 
-class _Cell(NamedTuple):
-    """One measurement of one server."""
+class _Servers(NamedTuple):
+    unstored: Receiver
+    real: Receiver
+    fixed: Receiver
 
-    load: Load
-    cpu_us: float
-    """Processor time of the worker for each request."""
+
+class _Found(NamedTuple):
+    """What was measured in one round with one number of connections."""
+
+    cells: dict[str, Cell]
+    sleeps_ms: dict[str, float]
+    """How long a sleep of the fixed time took, p50."""
 
 
 def measure(folder: Path, sizes: Sizes) -> Iterator[Row]:
-    """Yield the rows about receiving."""
+    """Yield the rows about receiving.
+
+    Raises:
+        BenchmarkError: this machine has no file system in memory.
+    """
+    if not _MEMORY.is_dir():
+        raise BenchmarkError(f"There is no file system in memory: {_MEMORY}.")
     with ExitStack() as stack:
-        unstored = stack.enter_context(_not_storing(folder / "unstored"))
-        storing = stack.enter_context(_storing(folder / "storing"))
+        memory = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=_MEMORY)))
+        servers = _Servers(
+            stack.enter_context(worker_alone(folder / "unstored", NOT_STORING)),
+            stack.enter_context(receiver_as_started(folder / "storing")),
+            stack.enter_context(
+                worker_alone(memory / "fixed", FIXED_DISK, lambda home: set_sync(home, 0.0))
+            ),
+        )
         size = statistics.mean(map(len, bodies()))
-        for server in (unstored, storing):
-            server.wait_ready()
         yield heading(
-            f"Receiver: 1 worker, synced, access log on, bodies of {size:,.0f} bytes (mean),"
-            f" {sizes.seconds:g} s a measurement, medians of {sizes.rounds};"
+            f"Receiver: 1 worker, access log on, bodies of {size:,.0f} bytes (mean),"
+            f" {sizes.seconds:g} s a measurement, medians of {sizes.receiver_rounds};"
             " beside it: the same server storing nothing"
         )
-        syncs = []
-        acked = 0
-        for connections in _CONNECTIONS:
-            cells: list[_Cell] = []
-            limits: list[_Cell] = []
-            for _ in range(sizes.rounds):
-                syncs.append(sync_ms(folder))
-                cells.append(_measure(storing, connections, sizes.seconds))
-                acked += cells[-1].load.answers[OK]
-                _wait_until_landed(storing, acked)
-                limits.append(_measure(unstored, connections, sizes.seconds))
-            yield from _rows(connections, cells, limits)
-        yield Row("`fdatasync` of 2 KB alone, p50, ms, between the measurements", median(syncs))
+        measured: dict[int, list[_Found]] = defaultdict(list)
+        for _ in range(sizes.receiver_rounds):
+            for connections in sizes.connections:
+                measured[connections].append(_measure(servers, connections, sizes.seconds, folder))
+        for connections, found in measured.items():
+            yield from _rows(connections, found)
 
 
-def _rows(connections: int, cells: Sequence[_Cell], limits: Sequence[_Cell]) -> Iterator[Row]:
+def _measure(servers: _Servers, connections: int, seconds: float, folder: Path) -> _Found:
+    cells, sleeps = {}, {}
+    for turn in _TURNS:
+        if turn == _NONE:
+            cells[turn] = measure_cell(servers.unstored.server, connections, seconds, folder)
+        elif turn == _REAL:
+            cells[turn] = servers.real.measure(connections, seconds, folder)
+        else:
+            set_sync(servers.fixed.installation.settings.home, _FIXED_SECONDS[turn])
+            sleeps[turn] = _sleep_ms(_FIXED_SECONDS[turn])
+            cells[turn] = servers.fixed.measure(connections, seconds, folder)
+    return _Found(cells, sleeps)
+
+
+def _rows(connections: int, found: Sequence[_Found]) -> Iterator[Row]:
     name = "1 connection" if connections == 1 else f"{connections} connections"
-    acks = [cell.load.acks_per_second for cell in cells]
-    most = [cell.load.acks_per_second for cell in limits]
-    is_goal = connections == _GOAL_CONNECTIONS
-    yield Row(
-        f"acks/s, {name}",
-        f"{median(acks)}; {ratio(acks, most)}",
-        median(most),
-        at_least(_GOAL_ACKS_PER_SECOND, statistics.median(acks)) if is_goal else "",
-    )
-    for label, column in (("p50", "p50_ms"), ("p99", "p99_ms")):
+    cells = {turn: [one.cells[turn] for one in found] for turn in _TURNS}
+    for turn in (_FAST, _SLOW, _REAL):
+        syncs = [one.sleeps_ms.get(turn, one.cells[turn].sync_ms) for one in found]
+        yield from _turn_rows(name, turn, connections, cells[turn], cells[_NONE], syncs)
+    if connections == max(_ACKS_OVER_NONE):
+        slow, fast = ([cell.load.acks_per_second for cell in cells[it]] for it in (_SLOW, _FAST))
         yield Row(
-            f"{label}, ms, {name}",
-            median([getattr(cell.load, column) for cell in cells]),
-            median([getattr(cell.load, column) for cell in limits]),
+            f"acks/s, {name}, {_SLOW} over {_FAST}",
+            ratio(slow, fast),
+            goal=at_least(_SLOW_OVER_FAST, median_ratio(slow, fast)),
         )
-    yield Row(
-        f"processor time of the worker a request, µs, {name}",
-        median([cell.cpu_us for cell in cells]),
-        median([cell.cpu_us for cell in limits]),
-    )
-    answers = [cell.load.answers for cell in (*cells, *limits)]
-    not_stored = sum(count for found in answers for status, count in found.items() if status != OK)
+    answers = [cell.load.answers for turn in _TURNS for cell in cells[turn]]
+    not_stored = sum(count for each in answers for status, count in each.items() if status != OK)
     if not_stored:
         yield Row(f"answers other than 200, {name}", number(not_stored))
 
 
-def _measure(server: _Server, connections: int, seconds: float) -> _Cell:
-    requests = server.installation.settings.home / "requests"
-    if not requests.exists():
-        write_requests(requests, server.installation.path)
-    command = [sys.executable, "-m", "benchmarks.load_generator", str(server.port), str(requests)]
-    cpu_before = cpu_seconds(server.worker_pid)
-    printed = run([*command, str(connections), str(seconds)], server.installation.environment)
-    cpu = cpu_seconds(server.worker_pid) - cpu_before
-    load = msgspec.json.decode(printed, type=Load)
-    return _Cell(load, cpu / sum(load.answers.values()) * 1e6)
+def _turn_rows(  # noqa: PLR0913, PLR0917  what a line says, and what it is compared with
+    name: str,
+    turn: str,
+    connections: int,
+    cells: Sequence[Cell],
+    limits: Sequence[Cell],
+    syncs: Sequence[float],
+) -> Iterator[Row]:
+    acks, most = ([cell.load.acks_per_second for cell in column] for column in (cells, limits))
+    yield Row(
+        f"acks/s, {name}, {turn}",
+        f"{median(acks)}; {ratio(acks, most)}",
+        median(most),
+        _acks_goal(connections, turn, acks, most),
+    )
+    p50 = [cell.load.p50_ms for cell in cells]
+    times, goal = "", ""
+    if connections == 1:
+        times = f"; {ratio(p50, syncs)} a sync alone of {median(syncs)}"
+        goal = bar_and_goal(at_most, *_P50_OVER_SYNC, median_ratio(p50, syncs))
+    yield Row(
+        f"p50, ms, {name}, {turn}",
+        median(p50) + times,
+        median([cell.load.p50_ms for cell in limits]),
+        goal,
+    )
+    p99, least = ([cell.load.p99_ms for cell in column] for column in (cells, limits))
+    is_goal = connections == max(_ACKS_OVER_NONE)
+    yield Row(
+        f"p99, ms, {name}, {turn}",
+        f"{median(p99)}; {ratio(p99, least)}",
+        median(least),
+        bar_and_goal(at_most, *_P99_OVER_NONE, median_ratio(p99, least)) if is_goal else "",
+    )
+    yield Row(
+        f"processor time of the worker a request, µs, {name}, {turn}",
+        median([cell.cpu_us for cell in cells]),
+        median([cell.cpu_us for cell in limits]),
+    )
+    if turn == _REAL:
+        yield Row(f"`fdatasync` of 2 KB alone, p50, ms, around {name}", median(syncs))
 
 
-@contextmanager
-def _storing(home: Path) -> Iterator[_Server]:
-    """Run the receiver as a user does."""
-    installation = Installation.create(home)
-    command = [COMMAND, "receiver", f"--host={LOCAL}", "--port=0"]
-    log = home / "receiver.log"
-    with running(command, environment=installation.environment, log=log) as process:
-        port = process.wait_for(lambda: _logged(log, "listening", "port"), "it listened")
-        worker = process.wait_for(lambda: _logged(log, "started", "pid", "worker"), "a worker ran")
-        yield _Server(process, port, worker, installation)
+def _acks_goal(connections: int, turn: str, acks: Sequence[float], most: Sequence[float]) -> str:
+    if turn == _FAST and connections in _ACKS_OVER_NONE:
+        return bar_and_goal(at_least, *_ACKS_OVER_NONE[connections], median_ratio(acks, most))
+    if turn == _REAL and connections == max(_ACKS_OVER_NONE):
+        return at_least(_ACKS_PER_SECOND, statistics.median(acks))
+    return ""
 
 
-@contextmanager
-def _not_storing(home: Path) -> Iterator[_Server]:
-    """Run a worker that stores nothing, with this process as its parent."""
-    installation = Installation.create(home)
-    lifeline, our_end = os.pipe()
-    with ExitStack() as stack:
-        stack.callback(os.close, our_end)
-        stack.callback(os.close, lifeline)
-        metrics = make_memory()
-        stack.callback(os.close, metrics)
-        listener = stack.enter_context(open_listener(LOCAL, 0))
-        port: int = listener.getsockname()[1]
-        command = [
-            *(sys.executable, "-m", "benchmarks.unstored_worker"),
-            f"--socket={listener.fileno()}",
-            f"--lifeline={lifeline}",
-            f"--metrics={metrics}",
-        ]
-        process = stack.enter_context(
-            running(
-                command,
-                environment=installation.environment,
-                log=home / "worker.log",
-                pass_fds=(listener.fileno(), lifeline, metrics),
-            )
-        )
-        yield _Server(process, port, process.pid, installation)
-
-
-def _logged(log: Path, event: str, field: str, child: str | None = None) -> int | None:
-    """Return a number from the first line of the log about this event; None before it is there."""
-    for text in log.read_text(encoding="utf-8").splitlines(keepends=True):
-        if text.endswith("}\n"):
-            line = json.loads(text)
-            if line["event"] == event and line.get("child") == child:
-                found: int = line[field]
-                return found
-    return None
-
-
-def _wait_until_landed(server: _Server, acked: int) -> None:
-    """Wait until all is sealed: the sealer must not take a core from what is measured next."""
-    listing = LandingListing(server.installation.settings.landing, server.installation.schema)
-
-    def is_landed() -> bool:
-        landed = sum(file.last - file.first + 1 for file in listing.files())
-        return landed >= acked
-
-    server.process.wait_for(is_landed, "everything acknowledged was landed")
+def _sleep_ms(seconds: float) -> float:
+    """Return the median milliseconds that a sleep takes: the system wakes nobody on the dot."""
+    took = []
+    for _ in range(_SLEEPS):
+        began = time.perf_counter()
+        time.sleep(seconds)
+        took.append(time.perf_counter() - began)
+    return statistics.median(took) * 1000

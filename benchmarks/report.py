@@ -2,7 +2,7 @@
 
 import math
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 
@@ -49,8 +49,12 @@ def median(values: Sequence[float]) -> str:
 
 def ratio(values: Sequence[float], others: Sequence[float]) -> str:
     """Return the median of the ratios of what was measured in the same round."""
-    quotients = [value / other for value, other in zip(values, others, strict=True)]
-    return f"{statistics.median(quotients):.2f}x"
+    return f"{median_ratio(values, others):.2f}x"
+
+
+def median_ratio(values: Sequence[float], others: Sequence[float]) -> float:
+    """Return the median of the ratios of what was measured in the same round."""
+    return statistics.median(value / other for value, other in zip(values, others, strict=True))
 
 
 def number(value: float) -> str:
@@ -58,6 +62,13 @@ def number(value: float) -> str:
     if abs(value) >= 100:  # noqa: PLR2004
         return f"{value:,.0f}"
     return f"{value:.1f}" if abs(value) >= 10 else f"{value:.2f}"  # noqa: PLR2004
+
+
+def bar_and_goal(
+    check: Callable[[float, float], str], bar: float, goal: float, measured: float
+) -> str:
+    """Return what must be reached and what should be, and whether each is."""
+    return f"{check(bar, measured)}; {check(goal, measured)}"
 
 
 def at_least(goal: float, measured: float) -> str:

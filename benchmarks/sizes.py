@@ -17,6 +17,15 @@ class Sizes:
     rounds: int
     """How often what is compared takes turns; figures are medians of the rounds."""
 
+    receiver_rounds: int
+    """The same for the receiver, whose figures vary more."""
+
+    connections: tuple[int, ...]
+    """Connections that the receiver is measured with."""
+
+    steady_rate: int
+    """Requests a second while sealing goes on beside."""
+
     events: int
     """Deliveries in the batch that is loaded into an empty and into a full table."""
 
@@ -55,6 +64,9 @@ class Sizes:
 _FULL = Sizes(
     seconds=5,
     rounds=3,
+    receiver_rounds=5,
+    connections=(1, 16, 64),
+    steady_rate=1_000,
     events=200_000,
     compared_events=1_000_000,
     pool_events=POOL_EVENTS,
@@ -72,6 +84,9 @@ _FULL = Sizes(
 _QUICK = Sizes(
     seconds=1,
     rounds=1,
+    receiver_rounds=1,
+    connections=(1, 64),
+    steady_rate=200,
     events=5_000,
     compared_events=5_000,
     pool_events=2_000,

@@ -43,7 +43,7 @@ def _processes_of(folder: Path) -> list[str]:
     [
         (
             ["--only=receiver", "--seconds=0.3"],
-            ["acks/s, 1 connection", "p99, ms, 64 connections"],
+            ["acks/s, 1 connection, sync 0.2 ms", "p99, ms, 64 connections, this disk"],
         ),
         (
             ["--only=load", "--warehouse=duckdb", "--events=300"],
