@@ -1,6 +1,7 @@
 """The server of a worker: uvicorn's, with its own way to accept, to supervise and to drain."""
 
 import asyncio
+import gc
 import socket
 import ssl
 from collections.abc import Callable
@@ -17,6 +18,7 @@ _QUIET_SECONDS = 1.0
 _POLL_SECONDS = 0.05
 # For the answers to requests whose time is over.
 _LAST_ANSWERS_SECONDS = 0.5
+_NEW_OBJECTS = 10_000
 
 
 class Server(uvicorn.Server):
@@ -45,6 +47,7 @@ class Server(uvicorn.Server):
         await self.lifespan.startup()
         if self.lifespan.should_exit:
             raise SystemExit(uvicorn.config.STARTUP_FAILURE)
+        _spare_the_collector()
         self._acceptor = Acceptor(sockets[0], self._protocol, self._connections, self._tls)
         self._acceptor.start()
         self.started = True
@@ -91,3 +94,13 @@ class Server(uvicorn.Server):
             await asyncio.wait(tasks, timeout=_LAST_ANSWERS_SECONDS)
         for connection in list(self._connections.all):
             connection.close_gently()
+
+
+def _spare_the_collector() -> None:
+    """Let the garbage collector pass over what lives as long as the process.
+
+    Looking for cycles after every 700 new objects was over a tenth of a request's processor time.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(_NEW_OBJECTS)

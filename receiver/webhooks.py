@@ -12,9 +12,8 @@ from typing import Any, NamedTuple, Self
 
 import msgspec
 import structlog
-from litestar import asgi
 from litestar.handlers import ASGIRouteHandler
-from litestar.types import Message, Receive, Scope, Send
+from litestar.types import ExceptionHandlersMap, Message, Receive, Scope, Send
 
 from customerio_pipeline.landing.delivery import LANDED_HEADERS
 from customerio_pipeline.settings import Settings
@@ -118,6 +117,18 @@ class _BodyTooLargeError(Exception):
     """The body is longer than CUSTOMERIO_MAX_BODY_BYTES."""
 
 
+class _Mount(ASGIRouteHandler):
+    """A mount that puts its exception handlers together once; Litestar does for each request."""
+
+    _handlers: "ExceptionHandlersMap | None" = None
+
+    def resolve_exception_handlers(self) -> ExceptionHandlersMap:
+        """Return the handlers of all layers; asked for when all are in place."""
+        if self._handlers is None:
+            self._handlers = super().resolve_exception_handlers()
+        return self._handlers
+
+
 class Webhooks:
     """Takes deliveries."""
 
@@ -143,7 +154,7 @@ class Webhooks:
     def route(self) -> ASGIRouteHandler:
         """Return the route: a mount, for Litestar's ordinary routes take over twice the time."""
 
-        @asgi(PATH, is_mount=True, copy_scope=False)
+        @_Mount(PATH, is_mount=True, copy_scope=False)
         async def webhooks(scope: Scope, receive: Receive, send: Send) -> None:
             await self._serve(scope, receive, send)
 
