@@ -56,3 +56,8 @@ def own_database(own_server: OwnPostgres) -> Iterator[str]:
     """Give the URL of an empty database in it."""
     with fresh_database(own_server.url) as url:
         yield url
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the test that takes longest, so that the others do not wait for it at the end."""
+    items.sort(key=lambda item: item.path.name != "test_up.py")

@@ -91,7 +91,7 @@ def test_loading_again_changes_nothing(warehouse: Warehouse) -> None:
 def test_killed_loads_leave_all_of_a_batch_or_nothing(warehouse: Warehouse) -> None:
     """Design C4: kill -9 at random moments, then a normal load: every event exactly once."""
     chance = random.Random(7)
-    files = 24
+    files = 16
     for number in range(files):
         bodies = [
             b'{"event_id":"e%d","n":%d,"k%d":1}' % (number * 7 + at, number, number)
@@ -99,7 +99,7 @@ def test_killed_loads_leave_all_of_a_batch_or_nothing(warehouse: Warehouse) -> N
         ]
         warehouse.land(*bodies, b"not JSON")
     kills = 0
-    while kills < 8:
+    while kills < 4:
         process = start(LOAD, SCHEMA, warehouse.landing, warehouse.url)
         assert hear(process) == "ready"
         say(process)

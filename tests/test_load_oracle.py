@@ -113,7 +113,7 @@ def table(warehouse: Warehouse) -> dict[str, object]:
 @pytest.mark.parametrize("kind", ["duckdb", "postgres"])
 @pytest.mark.parametrize("bulk_deliveries", [1, 10**9], ids=["in bulk", "one by one"])
 @given(bodies=st.lists(BODIES, min_size=1, max_size=12), seed=st.integers(0, 2**32))
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=8, deadline=None)
 def test_table_equals_oracle_whatever_the_order_and_the_batches(
     kind: str, bulk_deliveries: int, postgres_database: str, bodies: list[bytes], seed: int
 ) -> None:

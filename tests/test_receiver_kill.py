@@ -38,7 +38,7 @@ def test_power_cut_anywhere_and_losses_without_syncs(tmp_path: Path) -> None:
     result = subprocess.run(
         [
             *(sys.executable, "-m", "campaigns.receiver_crash"),
-            *("--kills=0", "--cuts=20", "--faults=0"),
+            *("--kills=0", "--cuts=10", "--faults=0"),
             "--control=no sync at all",
             *(f"--seed={SEED}", f"--folder={tmp_path}"),
         ],
