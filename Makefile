@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install demo test check bench bench-receiver bench-loading bench-install crash-test crash-test-load constraints clean
+.PHONY: install demo test check bench bench-receiver bench-loading bench-install soak crash-test crash-test-load constraints clean
 
 install: .venv/installed
 
@@ -43,6 +43,9 @@ bench-install: .venv/bench-installed
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[dev,bench]' \
 		|| $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev,bench]'
 	touch $@
+
+soak: install
+	$(BIN)/python -m benchmarks.soak
 
 crash-test: install
 	$(BIN)/python -m campaigns.receiver_crash
