@@ -1,4 +1,4 @@
-"""``make soak``: the receiver at half of its greatest rate for an hour, and whether it stays as it is.
+"""``make soak``: the receiver at half of its greatest rate, and whether it stays as it is.
 
 Prints what each process holds over time, and a verdict: memory flat, no file descriptor leaked,
 everything acknowledged landed once. Ends with 1 when one of them does not hold.
