@@ -63,11 +63,10 @@ def main(minutes: float, folder: Path) -> None:
 
 def _soak(folder: Path, seconds: float) -> list[str]:
     home = folder / "home"
-    home.mkdir()
     # Its log, at a line a request, would be most of what is written.
     with receiver_as_started(home, CUSTOMERIO_ACCESS_LOG="false") as receiver:
         cell = receiver.measure(_CONNECTIONS, _TRIAL_SECONDS, folder)
-        rate = cell.load.answers[OK] / _TRIAL_SECONDS / 2
+        rate = cell.load.acks_per_second / 2
         click.echo(
             f"{seconds / 60:g} minutes at {rate:.0f} requests/s, half of what one worker"
             f" acknowledged with {_CONNECTIONS} connections.\n"
