@@ -48,7 +48,7 @@ class Held(NamedTuple):
     type=click.Path(file_okay=False, path_type=Path),
     default=Path("var"),
     show_default=True,
-    help="Where the data is kept meanwhile: about 4 GB an hour.",
+    help="Where the data is kept meanwhile.",
 )
 def main(minutes: float, folder: Path) -> None:
     """Load a receiver steadily and watch it."""
