@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import closing, suppress
+from contextlib import closing, contextmanager, suppress
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from types import FrameType
@@ -47,7 +47,7 @@ class ReceiverProcess:
         clean = {
             name: value for name, value in os.environ.items() if not name.startswith("CUSTOMERIO_")
         }
-        with self._log.open("ab") as log:
+        with self._log.open("ab") as log, _sigterm_put_off():
             self._process = subprocess.Popen(
                 [*prefix, _COMMAND, "receiver", "--port=0", f"--workers={workers}"],
                 env=clean | _SETTINGS | {"CUSTOMERIO_HOME": str(home)},
@@ -56,6 +56,12 @@ class ReceiverProcess:
                 stderr=log,
                 start_new_session=True,
             )
+            _started.append(self)
+
+    @property
+    def runs(self) -> bool:
+        """Whether the process started has not ended yet."""
+        return self._process.poll() is None
 
     @property
     def pid(self) -> int:
@@ -147,10 +153,30 @@ def _is_ready(port: int) -> bool:
         connection.close()
 
 
+_started: list[ReceiverProcess] = []
+"""Those that this process started, so that SIGTERM ends even one that nobody holds yet."""
+
+
+@contextmanager
+def _sigterm_put_off() -> Iterator[None]:
+    """Let SIGTERM wait: amid its start, a process is known to nobody who could end it."""
+    came: list[int] = []
+    before = signal.signal(signal.SIGTERM, lambda number, _: came.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+        for number in came:
+            signal.raise_signal(number)
+
+
 def end_on_sigterm() -> None:
     """Have SIGTERM end this process as Ctrl-C does: it stops first what it started."""
 
     def end(number: int, _: FrameType | None) -> None:
+        for receiver in _started:
+            if receiver.runs:
+                receiver.kill_all()
         sys.exit(_SIGNALLED + number)
 
     signal.signal(signal.SIGTERM, end)
