@@ -18,17 +18,26 @@ log = structlog.get_logger()
 
 
 class Child:
-    """A process that runs ``python -m receiver.<name>``, the code as it is on disk now."""
+    """A process that runs ``python -m <module>``, the code as it is on disk now."""
 
-    def __init__(self, name: str, descriptors: dict[str, int], *, says_ready: bool = False) -> None:
+    def __init__(
+        self,
+        name: str,
+        descriptors: dict[str, int],
+        *,
+        module: str | None = None,
+        says_ready: bool = False,
+    ) -> None:
         """Start it.
 
         Args:
-            name: of the module.
+            name: as the log calls it.
             descriptors: inherited ones, by the option that tells their number.
+            module: what it runs; ``receiver.<name>`` when None.
             says_ready: whether it takes ``--ready``, a pipe it writes to once it serves.
         """
         self._name = name
+        self._module = module or f"receiver.{name}"
         self._descriptors = descriptors
         self._says_ready = says_ready
         self._process: Process | None = None
@@ -91,7 +100,7 @@ class Child:
             # Not from the working directory: a folder there may bear the package's name.
             "-P",
             "-m",
-            f"receiver.{self._name}",
+            self._module,
             *(f"--{name}={number}" for name, number in descriptors.items()),
             stdin=DEVNULL,
             pass_fds=tuple(descriptors.values()),

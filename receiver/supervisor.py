@@ -25,6 +25,9 @@ from receiver.tls import server_context
 _KILL_AFTER_DRAIN_SECONDS = 2.0
 _READY_SECONDS = 30.0
 
+# By name only: it reads warehouses, and no process of the receiver may load what that takes.
+_ADMIN_MODULE = "customerio_pipeline.management"
+
 log = structlog.get_logger()
 
 
@@ -63,7 +66,7 @@ class _Supervisor:
         loop.add_signal_handler(signal.SIGHUP, self._hangup.set)
         self._workers = self._start_workers()
         self._sealer = self._start_sealer()
-        admin = None if self._settings.admin_port is None else Child("admin", self._shared)
+        admin = None if self._settings.admin_port is None else self._start_admin()
         reloading = asyncio.create_task(self._keep_reloading())
         await self._stop.wait()
         reloading.cancel()
@@ -118,6 +121,9 @@ class _Supervisor:
 
     def _start_sealer(self) -> Child:
         return Child("sealer", self._shared)
+
+    def _start_admin(self) -> Child:
+        return Child("admin", self._shared, module=_ADMIN_MODULE)
 
     async def _end(self, workers: Iterable[Child]) -> None:
         kill_at = time.monotonic() + self._settings.drain_seconds + _KILL_AFTER_DRAIN_SECONDS

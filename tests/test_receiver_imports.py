@@ -13,6 +13,7 @@ import pytest
         ("receiver.sealer", {"dagster", "duckdb", "polars", "litestar", "sqlalchemy"}),
         ("receiver.supervisor", {"dagster", "duckdb", "pyarrow", "litestar", "sqlalchemy"}),
         ("customerio_pipeline.cli.receiver", {"dagster", "duckdb", "pyarrow", "litestar"}),
+        ("customerio_pipeline.management.process", {"dagster", "duckdb", "polars", "pyarrow"}),
     ],
 )
 def test_a_process_imports_nothing_heavy(module: str, forbidden: set[str]) -> None:

@@ -1,7 +1,7 @@
-"""The admin process: metrics and health of all workers, on a port of its own.
+"""The admin process: its listener and its end.
 
 It handles no delivery, and the receiver needs it for nothing: when its port is taken, it says so
-and waits for it. Started by the supervisor as ``python -m receiver.admin``.
+and waits for it.
 """
 
 import argparse
@@ -12,16 +12,12 @@ import time
 
 import structlog
 import uvicorn
-from litestar import Litestar, Response, get
-from litestar.handlers import HTTPRouteHandler
+from litestar import Litestar
 
-from customerio_pipeline.settings import Settings, load_settings
-from receiver.exposition import CONTENT_TYPE, render
-from receiver.health import live, ready_route_of_all
+from customerio_pipeline.management.app import create_app
+from customerio_pipeline.settings import load_settings
 from receiver.lifeline import when_parent_is_gone
 from receiver.logs import configure_logs
-from receiver.metrics import read_figures
-from receiver.spool_depth import measure_depth
 
 _RETRY_SECONDS = 1.0
 _GRACE_SECONDS = 1
@@ -43,29 +39,6 @@ def main() -> None:
     log.info("admin_listening", host=host, port=port)
     app = create_app(settings, arguments.metrics)
     uvicorn.Server(_config(app)).run(sockets=[listener])
-
-
-def create_app(settings: Settings, metrics: int) -> Litestar:
-    """Make the application; `metrics` is the descriptor of the workers' figures."""
-    return Litestar(
-        [_metrics_route(settings, metrics), live, ready_route_of_all(metrics)],
-        openapi_config=None,
-        logging_config=None,
-    )
-
-
-def _metrics_route(settings: Settings, memory: int) -> HTTPRouteHandler:
-    @get("/metrics", sync_to_thread=True)
-    def metrics() -> Response[str]:
-        try:
-            depth = measure_depth(settings.spool)
-        except OSError:
-            # The workers' health says what is wrong with it.
-            depth = None
-        text = render(read_figures(memory), depth)
-        return Response(text, headers={"content-type": CONTENT_TYPE})
-
-    return metrics
 
 
 def _wait_for_listener(host: str, port: int) -> socket.socket:
@@ -103,7 +76,3 @@ def _config(app: Litestar) -> uvicorn.Config:
         server_header=False,
         timeout_graceful_shutdown=_GRACE_SECONDS,
     )
-
-
-if __name__ == "__main__":
-    main()
