@@ -5,11 +5,11 @@ and the limit on connections cost nothing while nobody is late. One whose reques
 in none: the spool sees to its deadline.
 """
 
-import asyncio
 import fcntl
 import struct
 import termios
 from itertools import chain, islice, takewhile
+from time import monotonic
 from typing import Protocol
 
 from receiver.metrics import CONNECTION_LIMIT
@@ -45,7 +45,7 @@ class Connection(Protocol):
 
 
 _Waiting = dict[Connection, float]
-"""Since when (loop time) each waits, in this order."""
+"""Since when (monotonic clock, s) each waits, in this order."""
 
 
 class Connections:
@@ -70,13 +70,13 @@ class Connections:
     def opened(self, connection: Connection) -> None:
         """Note a connection that has sent nothing yet."""
         self.all.add(connection)
-        self._fresh[connection] = _now()
+        self._fresh[connection] = monotonic()
 
     def request_begins(self, connection: Connection) -> None:
         """Note that the first byte of a request came."""
         self._fresh.pop(connection, None)
         self._idle.pop(connection, None)
-        self._arriving[connection] = _now()
+        self._arriving[connection] = monotonic()
 
     def request_is_whole(self, connection: Connection) -> None:
         """Note that the last byte of the request came."""
@@ -85,20 +85,20 @@ class Connections:
     def request_goes_on(self, connection: Connection) -> None:
         """Give a request its whole time again: the one before it kept it from being read."""
         if self._arriving.pop(connection, None) is not None:
-            self._arriving[connection] = _now()
+            self._arriving[connection] = monotonic()
 
     def is_idle(self, connection: Connection) -> None:
         """Note that all its requests are answered."""
-        self._idle[connection] = _now()
+        self._idle[connection] = monotonic()
 
     def is_closing(self, connection: Connection) -> None:
         """Note that it only waits for its client to close, too."""
         self._forget(connection)
-        self._closing[connection] = _now()
+        self._closing[connection] = monotonic()
 
     def is_stuck(self, connection: Connection) -> None:
         """Note that its client does not read."""
-        self._stuck[connection] = _now()
+        self._stuck[connection] = monotonic()
 
     def moves_again(self, connection: Connection) -> None:
         """Note that its client reads."""
@@ -127,7 +127,7 @@ class Connections:
 
     def sweep(self) -> None:
         """Close what has waited for too long."""
-        now = _now()
+        now = monotonic()
         for connection in _since(self._arriving, now - self._request_seconds):
             connection.time_out()
         for waiting in (self._fresh, self._idle):
@@ -146,7 +146,7 @@ class Connections:
     def close_idle(self, quiet_seconds: float) -> None:
         """Close the connections that have been without a request for this time."""
         for waiting in (self._fresh, self._idle):
-            self._close_quiet(waiting, _now() - quiet_seconds)
+            self._close_quiet(waiting, monotonic() - quiet_seconds)
 
     def _close_quiet(self, waiting: _Waiting, since: float) -> None:
         for connection in _since(waiting, since):
@@ -167,7 +167,3 @@ def has_unread(descriptor: int) -> bool:
 
 def _since(waiting: _Waiting, moment: float) -> list[Connection]:
     return [connection for connection, _ in takewhile(lambda it: it[1] <= moment, waiting.items())]
-
-
-def _now() -> float:
-    return asyncio.get_running_loop().time()

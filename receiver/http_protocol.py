@@ -9,14 +9,17 @@ and it never changes to another protocol.
 import asyncio
 from http import HTTPStatus
 from typing import Any, NamedTuple
+from urllib.parse import unquote
 
 import httptools
-import msgspec
+from litestar.types import Scope
 from uvicorn import Config
+from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
 from receiver.connections import Connections, has_unread
+from receiver.http_exchange import Answer, Exchange
 from receiver.metrics import PIPELINE_LIMIT
 
 MAX_HEAD_BYTES = 32 * 1024
@@ -41,12 +44,8 @@ class _LastAnswer(NamedTuple):
 
 
 def _last_answer(status: HTTPStatus, error: str) -> _LastAnswer:
-    body = msgspec.json.encode({"error": error})
-    head = (
-        f"HTTP/1.1 {status.value} {status.phrase}\r\ncontent-type: application/json\r\n"
-        f"content-length: {len(body)}\r\nconnection: close\r\n\r\n"
-    )
-    return _LastAnswer(status.name.lower(), head.encode() + body)
+    answer = Answer(status, {"error": error})
+    return _LastAnswer(status.name.lower(), answer.to_bytes(keep_alive=False))
 
 
 _BAD_REQUEST = _last_answer(HTTPStatus.BAD_REQUEST, "this is no HTTP request")
@@ -64,8 +63,7 @@ class _TooManyPipelinedError(Exception):
 class _Outlet:
     """A transport as uvicorn's cycle of request and answer sees it: closing it is gentle.
 
-    The head of an answer waits for the first piece of its body: to send the two of them in one
-    piece takes a tenth less of a request's processor time.
+    The head of an answer that comes in ASGI's pieces waits for the first piece of its body.
     """
 
     __slots__ = ("_close", "_head", "_transport", "is_closing")
@@ -115,6 +113,7 @@ class Http1Protocol(HttpToolsProtocol):
         super().__init__(config, server_state, app_state)
         self._waits = connections
         self._raw: asyncio.Transport
+        self.cycle: Exchange
         self._running: RequestResponseCycle | None = None
         """The request that is being answered."""
 
@@ -180,6 +179,13 @@ class Http1Protocol(HttpToolsProtocol):
         super().resume_writing()
         self._waits.moves_again(self)
 
+    # What an `Exchange` calls.
+
+    def write(self, answer: bytes) -> None:
+        """Send a whole answer; nothing once a client has reset the connection."""
+        if not self._raw.is_closing():
+            self._raw.write(answer)
+
     # What the worker's `Connections` call.
 
     def is_quiet(self) -> bool:
@@ -232,7 +238,9 @@ class Http1Protocol(HttpToolsProtocol):
         """Begin a request."""
         if len(self.pipeline) >= _MAX_PIPELINED:
             raise _TooManyPipelinedError
-        super().on_message_begin()
+        self.url = b""
+        self.headers = []
+        self.expect_100_continue = False
         self._is_arriving = True
         self._has_head = False
         self._bodiless_bytes = 0
@@ -248,20 +256,56 @@ class Http1Protocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """Begin to answer a request, unless the parser skips its body."""
-        self._is_skipped = self.parser.should_upgrade() and self.parser.get_method() != b"CONNECT"
+        parser = self.parser
+        method = parser.get_method()
+        self._is_skipped = parser.should_upgrade() and method != b"CONNECT"
         if self._is_skipped:
             return
-        super().on_headers_complete()
+        exchange = self._new_exchange(method)
         # Not before: a URL that cannot be parsed begins no request.
         self._has_head = True
-        if self._waits.is_draining:
-            self.cycle.keep_alive = False
+        earlier, self.cycle = self.cycle, exchange
+        if earlier is None or earlier.response_complete:
+            self._start_asgi_task(exchange, self.app)
+        else:
+            self.flow.pause_reading()
+            self.pipeline.appendleft((exchange, self.app))
+
+    def _new_exchange(self, method: bytes) -> Exchange:
+        """Put together what the application is told of a request."""
+        version = self.parser.get_http_version()
+        url = httptools.parse_url(self.url)
+        path = url.path.decode("ascii")
+        scope: Scope = {  # type: ignore[assignment]
+            "type": "http",
+            "asgi": {"version": self.asgi_version, "spec_version": "2.3"},
+            "http_version": version,
+            "method": method.decode("ascii"),
+            "scheme": self.scheme,
+            "path": unquote(path) if "%" in path else path,
+            "raw_path": url.path,
+            "query_string": url.query or b"",
+            "root_path": "",
+            "headers": self.headers,
+            "client": self.client,
+            "server": self.server,
+            "state": self.app_state.copy(),
+        }
+        is_kept = not self._waits.is_draining and version != "1.0"
+        keep_alive = is_kept and self.parser.should_keep_alive()
+        return Exchange(self, scope, keep_alive=keep_alive)
 
     def on_body(self, body: bytes) -> None:
         """Take a piece of a body."""
         self._body_left -= len(body)
         self._bodiless_bytes = 0
-        super().on_body(body)
+        exchange = self.cycle
+        if exchange.response_complete:
+            return
+        exchange.body += body
+        if len(exchange.body) > HIGH_WATER_LIMIT:
+            self.flow.pause_reading()
+        exchange.message_event.set()
 
     def on_message_complete(self) -> None:
         """End a request that was begun."""
@@ -270,13 +314,18 @@ class Http1Protocol(HttpToolsProtocol):
         self._is_arriving = False
         self._body_left = 0
         self._waits.request_is_whole(self)
-        super().on_message_complete()
+        exchange = self.cycle
+        if not exchange.response_complete:
+            exchange.more_body = False
+            exchange.message_event.set()
         if not self._is_answering():
             self._waits.is_idle(self)
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:  # noqa: ANN401
         self._running = cycle
-        super()._start_asgi_task(cycle, app)
+        task = self.loop.create_task(cycle.run_asgi(app))
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
 
     def on_response_complete(self) -> None:
         """Go on with what was sent ahead of this answer."""
@@ -388,6 +437,6 @@ class Http1Protocol(HttpToolsProtocol):
             self.pipeline.popleft()
 
     def _send_parting(self, answer: bytes) -> None:
-        if answer and not self._raw.is_closing():
-            self._raw.write(answer)
+        if answer:
+            self.write(answer)
         self.close_gently()

@@ -7,7 +7,7 @@ an unexpected exception, which may quote the path.
 import logging
 import os
 import traceback
-from collections.abc import MutableMapping
+from collections.abc import MutableMapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -54,15 +54,18 @@ def _kind_and_place(error: BaseException) -> dict[str, object]:
     }
 
 
-class _LineWriter:
-    """Writes each line with one system call, so that lines of several processes do not mix."""
+def write_lines(lines: Sequence[bytes]) -> None:
+    """Write lines with one system call: up to `PIPE_BUF` bytes do not mix with other processes'."""
+    try:
+        os.write(_STDERR, b"".join(line + b"\n" for line in lines))
+    except OSError:
+        # Nobody reads the log any more; that must not keep a delivery from being stored.
+        return
 
+
+class _LineWriter:
     def msg(self, line: bytes) -> None:
-        try:
-            os.write(_STDERR, line + b"\n")
-        except OSError:
-            # Nobody reads the log any more; that must not keep a delivery from being stored.
-            return
+        write_lines([line])
 
     debug = info = warning = error = critical = msg
 

@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from time import monotonic
 from typing import NamedTuple
 
 import structlog
@@ -31,7 +32,7 @@ log = structlog.get_logger()
 class _Waiting(NamedTuple):
     receipt: Receipt
     since: float
-    """Loop time of arrival."""
+    """Time of arrival, s on the monotonic clock."""
 
     stored: asyncio.Future[None]
 
@@ -92,7 +93,7 @@ class Spool:
         if refusal is not None:
             raise NotStoredError(refusal)
         loop = asyncio.get_running_loop()
-        waiting = _Waiting(receipt, loop.time(), loop.create_future())
+        waiting = _Waiting(receipt, monotonic(), loop.create_future())
         self._queue.append(waiting)
         self.waiting_bytes += len(receipt.body)
         self._work()
@@ -134,7 +135,7 @@ class Spool:
 
     async def _store_batch(self) -> None:
         if self._journal.is_empty:
-            self._seal_at = _now() + self._settings.seal_after_seconds
+            self._seal_at = monotonic() + self._settings.seal_after_seconds
         before = self._journal.length
         self._in_sync, self._queue = self._queue, deque()
         self._journal.write(waiting.receipt for waiting in self._in_sync)
@@ -155,7 +156,7 @@ class Spool:
         if not journal.is_open:
             return True
         is_full = journal.length >= self._settings.segment_max_bytes
-        return not journal.is_empty and (is_full or _now() >= self._seal_at)
+        return not journal.is_empty and (is_full or monotonic() >= self._seal_at)
 
     def _fail(self, error: Exception) -> None:
         """Refuse all that waits, and for a moment all that comes; then begin a new segment."""
@@ -164,7 +165,7 @@ class Spool:
         if trouble != self.trouble:
             log.error("spool_not_writable", reason=reason)
         self.trouble = trouble
-        self._retry_at = _now() + _RETRY_SECONDS
+        self._retry_at = monotonic() + _RETRY_SECONDS
         self._journal.abandon_segment()
         self._end(self._in_sync, Refusal.SPOOL_NOT_WRITABLE)
         self._end(self._queue, Refusal.SPOOL_NOT_WRITABLE)
@@ -179,12 +180,12 @@ class Spool:
         while True:
             await asyncio.sleep(_TICK_SECONDS)
             self._refuse_those_kept_too_long()
-            if self._retry_at <= _now() and self._is_segment_due():
+            if self._retry_at <= monotonic() and self._is_segment_due():
                 self._work()
 
     def _refuse_those_kept_too_long(self) -> None:
         """Answer before the sender gives up (customerio-webhooks 2)."""
-        since = _now() - self._settings.queue_max_seconds
+        since = monotonic() - self._settings.queue_max_seconds
         for waiting in self._in_sync:
             if waiting.since <= since:
                 self._is_stalled = True
@@ -204,7 +205,3 @@ def _answer(waiting: _Waiting, refusal: Refusal | None) -> None:
         waiting.stored.set_result(None)
     else:
         waiting.stored.set_exception(NotStoredError(refusal))
-
-
-def _now() -> float:
-    return asyncio.get_running_loop().time()

@@ -132,6 +132,17 @@ def test_other_methods_get_405(receiver: Receiver, url: NewUrl, method: str) -> 
     assert (response.status_code, response.headers["allow"]) == (405, "POST")
 
 
+@pytest.mark.parametrize("host", [b"", b"\xff<>", b"a:b:c", b"-"])
+def test_whatever_the_host_a_delivery_is_taken(
+    receiver: Receiver, url: NewUrl, host: bytes
+) -> None:
+    """The URL's token says where it belongs; a 400 would cost the sender an hour."""
+    head = f"POST /v1/webhooks/{url.token} HTTP/1.1\r\nContent-Length: 2\r\n".encode()
+    with socket.create_connection(("127.0.0.1", receiver.port), PATIENCE_SECONDS) as connection:
+        connection.sendall(head + b"Host: " + host + b"\r\n\r\n{}")
+        assert connection.recv(65536).startswith(b"HTTP/1.1 200 ")
+
+
 def test_an_announced_body_over_the_limit_gets_413(receiver: Receiver, url: NewUrl) -> None:
     """It is refused before it is sent."""
     head = f"POST /v1/webhooks/{url.token} HTTP/1.1\r\nHost: a\r\nContent-Length: 1048577\r\n\r\n"

@@ -4,7 +4,7 @@ import json
 import os
 import signal
 import socket
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from tests.running_receiver import (
@@ -106,6 +106,27 @@ def test_a_request_is_one_line(tmp_path: Path) -> None:
     assert events[0] == "listening"
     assert events[-1] == "stopped"
     assert not [line for line in lines if line["level"] != "info"]
+
+
+def test_lines_of_many_requests_at_once_stay_whole(tmp_path: Path) -> None:
+    """Each is a line of its own, in whichever worker and however many are written together."""
+    url = create_integration(tmp_path, "many")
+    request = f"POST /v1/webhooks/{url.token} HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\n{{}}"
+    with running_receiver(tmp_path, "--port=0", "--workers=2") as receiver, ExitStack() as stack:
+        connections = [
+            stack.enter_context(
+                socket.create_connection(("127.0.0.1", receiver.port), PATIENCE_SECONDS)
+            )
+            for _ in range(100)
+        ]
+        for _ in range(3):
+            for connection in connections:
+                connection.sendall(request.encode())
+            for connection in connections:
+                assert connection.recv(65536).startswith(b"HTTP/1.1 200 ")
+        assert receiver.stop() == 0
+        assert len(receiver.logged("request", status=200, bytes=2)) == 300
+        assert [json.loads(line) for line in receiver.output.splitlines()]
 
 
 def test_the_line_a_request_can_be_left_out(tmp_path: Path) -> None:
