@@ -4,6 +4,7 @@ PipelineError
 ├── SettingsError            a setting is wrong: nothing starts
 ├── RegistryError            an integration or URL operation cannot be done
 │   ├── IntegrationExistsError
+│   │   └── SchemaExistsError
 │   ├── UnknownIntegrationError
 │   ├── UrlLimitError
 │   ├── UnknownUrlError
@@ -44,6 +45,10 @@ class RegistryError(PipelineError):
 
 class IntegrationExistsError(RegistryError):
     """The display name or schema is already taken."""
+
+
+class SchemaExistsError(IntegrationExistsError):
+    """The schema is already taken, or holds the tables of a deleted integration."""
 
 
 class UnknownIntegrationError(RegistryError):

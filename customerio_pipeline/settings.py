@@ -125,10 +125,13 @@ class Settings(BaseSettings):
     """Whether the receiver logs one line a request."""
 
     admin_host: str = "127.0.0.1"
-    """Where metrics and the health of all workers are served; whoever reaches it may read them."""
+    """Where the management page, metrics and the health of all workers are served."""
 
     admin_port: Annotated[int, Field(ge=0, le=65535)] | None = 8081
-    """Port of it; 0 takes any free one, ``off`` serves neither."""
+    """Port of it; 0 takes any free one, ``off`` serves none of them."""
+
+    admin_password: SecretStr | None = Field(default=None, min_length=10)
+    """Password of the management page; one is made at the first start when unset."""
 
     warehouse_wait_seconds: float = Field(default=30.0, ge=0)
     """How long a load waits for a warehouse that another process holds."""

@@ -36,27 +36,39 @@ class Senders:
         forwarded = b""
         if self._proxies:
             forwarded = b",".join(value for name, value in headers if name == b"x-forwarded-for")
-        return None if self._is_allowed(peer, forwarded) else self._client(peer, forwarded)
+        if self._is_allowed(peer, forwarded):
+            return None
+        return client_address(peer, forwarded, self._proxies)
 
     def _find_allowed(self, peer: str, forwarded: bytes) -> bool:
         try:
-            address = _address(self._client(peer, forwarded))
+            address = _address(client_address(peer, forwarded, self._proxies))
         except ValueError:
             return False
         return _is_in(self._allowed, address)
 
-    def _client(self, peer: str, forwarded: bytes) -> str:
-        client = peer
-        hops = forwarded.decode("latin-1").split(",")
-        while hops and (said := hops.pop().strip()) and self._is_proxy(client):
-            client = said
-        return client
 
-    def _is_proxy(self, client: str) -> bool:
-        try:
-            return _is_in(self._proxies, _address(client))
-        except ValueError:
-            return False
+def client_address(peer: str, forwarded: bytes, proxies: Sequence[Network]) -> str:
+    """Return the client's address, as the trusted proxies tell it; a made-up one may be any text.
+
+    Args:
+        peer: address of the other end of the connection.
+        forwarded: the request's ``X-Forwarded-For`` lines, joined by commas.
+        proxies: networks whose word counts.
+    """
+    client = peer
+    hops = forwarded.decode("latin-1").split(",")
+    while hops and (said := hops.pop().strip()) and is_proxy(client, proxies):
+        client = said
+    return client
+
+
+def is_proxy(address: str, proxies: Sequence[Network]) -> bool:
+    """Tell whether `address` is that of a trusted proxy."""
+    try:
+        return _is_in(proxies, _address(address))
+    except ValueError:
+        return False
 
 
 def _address(text: str) -> _Address:

@@ -10,6 +10,7 @@ import customerio_pipeline
 from customerio_pipeline.errors import PipelineError
 
 _COMMANDS = {
+    "admin-password": "customerio_pipeline.cli.admin_password:admin_password",
     "config": "customerio_pipeline.cli.config:config",
     "integrations": "customerio_pipeline.cli.integrations:integrations",
     "load": "customerio_pipeline.cli.load:load",

@@ -5,6 +5,7 @@ import json
 import os
 import signal
 import sys
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +20,9 @@ from customerio_pipeline.cli.processes import (
     wait_until_ok,
 )
 from customerio_pipeline.errors import SettingsError
+from customerio_pipeline.management.passwords import make_first_password
 from customerio_pipeline.orchestration.reload import LOCATION
+from customerio_pipeline.registry.registry import Registry
 from customerio_pipeline.settings import Settings, environment_settings
 
 _LOCAL = "127.0.0.1"
@@ -168,6 +171,7 @@ async def _serve(installation: _Installation, processes: Processes, demo: Demo |
             await dagster
             click.echo(f"Receiver     {receiver}")
             click.echo(f"Dagster      {installation.settings.dagster_url}")
+            _print_page(settings)
             click.echo(f"Data         {installation.settings.home}")
             click.echo("Ctrl-C stops everything.")
             if demo is not None:
@@ -175,6 +179,17 @@ async def _serve(installation: _Installation, processes: Processes, demo: Demo |
     except ExceptionGroup as errors:
         raise errors.exceptions[0] from None  # the others followed from it
     await asyncio.Event().wait()
+
+
+def _print_page(settings: Settings) -> None:
+    """Say where the management page is and, the first time, how to get in."""
+    if not settings.admin_port:  # off, or any free one, which only the log tells
+        return
+    click.echo(f"Management   {_url(settings.admin_host, settings.admin_port)}")
+    with closing(Registry.open(settings.registry)) as registry:
+        password = make_first_password(settings, registry.admin)
+    if password is not None:
+        click.echo(f"Password     {password} (shown only now)")
 
 
 def _start_receiver(installation: _Installation, processes: Processes) -> None:

@@ -8,14 +8,22 @@ import argparse
 import os
 import signal
 import socket
+import sys
 import time
 
 import structlog
 import uvicorn
 from litestar import Litestar
 
+from customerio_pipeline.errors import RegistryUnavailableError
 from customerio_pipeline.management.app import create_app
-from customerio_pipeline.settings import load_settings
+from customerio_pipeline.management.passwords import (
+    WITHOUT_ONE,
+    first_password_text,
+    make_first_password,
+)
+from customerio_pipeline.registry.registry import Registry
+from customerio_pipeline.settings import Settings, load_settings
 from receiver.lifeline import when_parent_is_gone
 from receiver.logs import configure_logs
 
@@ -37,8 +45,26 @@ def main() -> None:
     listener = _wait_for_listener(settings.admin_host, settings.admin_port or 0)
     host, port = listener.getsockname()[:2]
     log.info("admin_listening", host=host, port=port)
+    _print_first_password(settings)
     app = create_app(settings, arguments.metrics)
     uvicorn.Server(_config(app)).run(sockets=[listener])
+
+
+def _print_first_password(settings: Settings) -> None:
+    """Print the page's password, this once; to a person, as a log would keep it."""
+    try:
+        registry = Registry.open(settings.registry)
+        try:
+            if sys.stdout.isatty():
+                password = make_first_password(settings, registry.admin)
+                if password is not None:
+                    print(first_password_text(password), flush=True)  # noqa: T201  to the person
+            elif settings.admin_password is None and registry.admin.password_hash() is None:
+                log.warning("admin_without_password", reason=WITHOUT_ONE)
+        finally:
+            registry.close()
+    except RegistryUnavailableError as error:
+        log.warning("registry_unavailable", reason=str(error))
 
 
 def _wait_for_listener(host: str, port: int) -> socket.socket:

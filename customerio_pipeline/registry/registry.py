@@ -6,6 +6,7 @@ from typing import Self
 import sqlalchemy as sa
 
 from customerio_pipeline.errors import RegistryError, UnknownIntegrationError, UnknownUrlError
+from customerio_pipeline.registry.admin_access import AdminAccess
 from customerio_pipeline.registry.database import Database
 from customerio_pipeline.registry.display_names import check_name, name_key
 from customerio_pipeline.registry.records import (
@@ -20,6 +21,7 @@ from customerio_pipeline.registry.records import (
 from customerio_pipeline.registry.schema_names import check_schema, derive_schema
 from customerio_pipeline.registry.steps import (
     INTEGRATION,
+    NO_TEST,
     NOT_DELETED,
     add_url,
     begin_change,
@@ -56,6 +58,7 @@ class Registry:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self.admin = AdminAccess(database)
 
     @classmethod
     def open(cls, url: str) -> Self:
@@ -108,6 +111,16 @@ class Registry:
             integration = to_integration(created.one())
             return integration, add_url(connection, integration)
 
+    def check_is_free(self, name: str, schema: str, *, reuse_schema: bool = False) -> None:
+        """Check that an integration could be created so now; another may be faster.
+
+        Raises:
+            IntegrationExistsError: the name or schema is taken.
+        """
+        with self._database.reading() as connection:
+            check_name_is_free(connection, name)
+            check_schema_is_free(connection, schema, reuse_schema=reuse_schema)
+
     def integrations(self) -> list[Integration]:
         """Return all that are not deleted, by name."""
         statement = INTEGRATION.where(NOT_DELETED).order_by(integrations.c.name_key)
@@ -139,6 +152,19 @@ class Registry:
                 "use the former's schema or the latter's name."
             )
         return found[0]
+
+    def of_schema(self, schema: str) -> Integration:
+        """Return the integration of this schema.
+
+        Raises:
+            UnknownIntegrationError: there is none.
+        """
+        statement = INTEGRATION.where(NOT_DELETED, integrations.c.schema == schema)
+        with self._database.reading() as connection:
+            row = connection.execute(statement).first()
+        if row is None:
+            raise UnknownIntegrationError(f'There is no integration with the schema "{schema}".')
+        return to_integration(row)
 
     def rename(self, integration: Integration, name: str) -> Integration:
         """Change the display name; the schema stays (stitch-loading 2.3).
@@ -200,7 +226,7 @@ class Registry:
         columns = (webhook_urls.c.id, webhook_urls.c.created_at, webhook_urls.c.revoked_at)
         statement = (
             sa.select(*columns)
-            .where(webhook_urls.c.integration_id == integration.id)
+            .where(webhook_urls.c.integration_id == integration.id, NO_TEST)
             .order_by(webhook_urls.c.created_at, webhook_urls.c.id)
         )
         with self._database.reading() as connection:
@@ -226,6 +252,24 @@ class Registry:
                 .values(revoked_at=datetime.now(UTC))
             )
 
+    def begin_test(self, integration: Integration) -> NewUrl:
+        """Make a URL for one test event, beside the two; end it with `end_test`.
+
+        Raises:
+            UnknownIntegrationError: the integration was deleted meanwhile.
+        """
+        with self._database.changing() as connection:
+            begin_change(connection)
+            # Of a process that died amid a test: nobody knows its token any more.
+            _end_tests(connection, integration)
+            return add_url(connection, find_by_id(connection, integration.id), is_test=True)
+
+    def end_test(self, integration: Integration) -> None:
+        """Make the URLs of test events stop working."""
+        with self._database.changing() as connection:
+            begin_change(connection)
+            _end_tests(connection, integration)
+
     def generation(self) -> int:
         """Return a number that rises with every change; cheap enough to ask all the time."""
         with self._database.reading() as connection:
@@ -243,3 +287,7 @@ class Registry:
         with self._database.changing() as connection:
             begin_change(connection)
             return update(connection, integration, state=state)
+
+
+def _end_tests(connection: sa.Connection, integration: Integration) -> None:
+    connection.execute(webhook_urls.delete().where(is_live_url_of(integration), ~NO_TEST))

@@ -31,7 +31,7 @@ def derive_schema(name: str) -> str:
     schema = _DROPPED.sub("", decomposed.translate(_SEPARATORS))
     if not _LETTER_OR_DIGIT.search(schema):
         raise RegistryError(
-            f'No schema name can be derived from "{name}": give one with --schema, '
+            f'No schema name can be derived from "{name}": give the schema, too (--schema), '
             "made of a-z, 0-9 and _."
         )
     return check_schema(schema)
@@ -51,10 +51,10 @@ def check_schema(schema: str) -> str:
     if len(schema) > MAX_SCHEMA_LENGTH:
         raise RegistryError(
             f'The schema "{schema}" has {len(schema)} characters and at most {MAX_SCHEMA_LENGTH} '
-            "are allowed: choose a shorter one with --schema."
+            "are allowed: choose a shorter one (--schema)."
         )
     if schema in _RESERVED or schema.startswith(_RESERVED_PREFIX):
         raise RegistryError(
-            f'The schema "{schema}" belongs to the warehouse itself: choose another with --schema.'
+            f'The schema "{schema}" belongs to the warehouse itself: choose another.'
         )
     return schema

@@ -6,18 +6,20 @@ import sqlalchemy as sa
 
 from customerio_pipeline.errors import (
     IntegrationExistsError,
+    SchemaExistsError,
     UnknownIntegrationError,
     UrlLimitError,
 )
 from customerio_pipeline.registry.display_names import name_key
 from customerio_pipeline.registry.records import Arrays, Integration, IntegrationState, NewUrl
 from customerio_pipeline.registry.tables import integrations, registry_state, webhook_urls
-from customerio_pipeline.registry.tokens import hash_token, new_token, new_url_id
+from customerio_pipeline.registry.tokens import TEST_ID_PREFIX, hash_token, new_token, new_url_id
 
 # Two, so that one can be replaced without a gap: generate, paste, revoke the old one.
 MAX_LIVE_URLS = 2
 
 NOT_DELETED = integrations.c.state != IntegrationState.DELETED
+NO_TEST = webhook_urls.c.id.not_like(f"{TEST_ID_PREFIX}%")
 INTEGRATION = sa.select(
     integrations.c.id,
     integrations.c.name,
@@ -98,14 +100,14 @@ def check_schema_is_free(connection: sa.Connection, schema: str, *, reuse_schema
     if holder is None:
         return
     if holder.state != IntegrationState.DELETED:
-        raise IntegrationExistsError(
+        raise SchemaExistsError(
             f'The schema "{schema}" is that of the integration "{holder.name}": '
-            "choose another with --schema."
+            "choose another schema (--schema)."
         )
     if not reuse_schema:
-        raise IntegrationExistsError(
+        raise SchemaExistsError(
             f'The schema "{schema}" holds the tables of the deleted integration "{holder.name}": '
-            "choose another with --schema, or continue those tables with --reuse-schema."
+            "choose another (--schema), or continue those tables (--reuse-schema)."
         )
 
 
@@ -114,19 +116,28 @@ def is_live_url_of(integration: Integration) -> sa.ColumnElement[bool]:
     return (webhook_urls.c.integration_id == integration.id) & webhook_urls.c.revoked_at.is_(None)
 
 
-def add_url(connection: sa.Connection, integration: Integration) -> NewUrl:
+def add_url(
+    connection: sa.Connection, integration: Integration, *, is_test: bool = False
+) -> NewUrl:
     """Make a URL for the integration.
+
+    Args:
+        connection: of the caller's transaction.
+        integration: that the URL is of.
+        is_test: it is for a test event only: neither counted nor listed.
 
     Raises:
         UrlLimitError: it has two live ones.
     """
-    live = connection.scalars(sa.select(webhook_urls.c.id).where(is_live_url_of(integration))).all()
-    if len(live) >= MAX_LIVE_URLS:
+    live = connection.scalars(
+        sa.select(webhook_urls.c.id).where(is_live_url_of(integration), NO_TEST)
+    ).all()
+    if len(live) >= MAX_LIVE_URLS and not is_test:
         raise UrlLimitError(
             f'"{integration.name}" has {len(live)} live URLs ({", ".join(sorted(live))}): '
             f"revoke one first with `customerio-pipeline urls revoke {integration.schema} URL_ID`."
         )
-    url = NewUrl(_free_url_id(connection), new_token())
+    url = NewUrl(_free_url_id(connection, is_test=is_test), new_token())
     connection.execute(
         webhook_urls.insert().values(
             id=url.id,
@@ -138,9 +149,9 @@ def add_url(connection: sa.Connection, integration: Integration) -> NewUrl:
     return url
 
 
-def _free_url_id(connection: sa.Connection) -> str:
+def _free_url_id(connection: sa.Connection, *, is_test: bool) -> str:
     while True:
-        url_id = new_url_id()
+        url_id = new_url_id(is_test=is_test)
         taken = sa.select(webhook_urls.c.id).where(webhook_urls.c.id == url_id)
         if connection.scalar(taken) is None:
             return url_id

@@ -6,12 +6,13 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Dialect
 
 # Of the layout below; a registry with a greater one was made by a newer release.
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
-# What makes a registry of the version before it one of this version.
+# What makes a registry of the version before it one of this version, besides missing tables, which
+# are made before.
 UPGRADES = {
     2: "ALTER TABLE registry_integrations ADD COLUMN arrays TEXT DEFAULT 'json' NOT NULL",
-}
+}  # 3: tables of the management page
 
 metadata = sa.MetaData()
 
@@ -71,6 +72,23 @@ webhook_urls = sa.Table(
     sa.Column("token_hash", sa.LargeBinary, nullable=False, unique=True),
     sa.Column("created_at", _UtcTime, nullable=False),
     sa.Column("revoked_at", _UtcTime),
+)
+
+# The management page's password: at most one row.
+admin_password = sa.Table(
+    "registry_admin_password",
+    metadata,
+    sa.Column("id", sa.Integer, sa.CheckConstraint("id = 1"), primary_key=True),
+    sa.Column("hash", sa.Text, nullable=False),
+    sa.Column("set_at", _UtcTime, nullable=False),
+)
+
+admin_sessions = sa.Table(
+    "registry_admin_sessions",
+    metadata,
+    sa.Column("token_hash", sa.LargeBinary, primary_key=True),
+    sa.Column("created_at", _UtcTime, nullable=False),
+    sa.Column("ends_at", _UtcTime, nullable=False),
 )
 
 # Names and schemas of deleted integrations are free again (stitch-loading 2.4).

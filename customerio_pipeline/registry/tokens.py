@@ -6,15 +6,18 @@ import secrets
 _TOKEN_BYTES = 32
 _URL_ID_BYTES = 4
 
+TEST_ID_PREFIX = "test-"
+"""Of the ids of URLs that live for one test event."""
+
 
 def new_token() -> str:
     """Return a token of 256 random bits: 43 characters that need no escaping in a URL."""
     return secrets.token_urlsafe(_TOKEN_BYTES)
 
 
-def new_url_id() -> str:
+def new_url_id(*, is_test: bool = False) -> str:
     """Return a short id such as ``url_3f9a2c1d``, which may be shown anywhere."""
-    return f"url_{secrets.token_hex(_URL_ID_BYTES)}"
+    return f"{TEST_ID_PREFIX if is_test else 'url_'}{secrets.token_hex(_URL_ID_BYTES)}"
 
 
 def hash_token(token: str) -> bytes:

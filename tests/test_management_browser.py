@@ -1,0 +1,159 @@
+"""The management page in a real browser: the story of an integration, and who can use it."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, expect, sync_playwright
+from playwright.sync_api import Page as Tab
+
+from tests.running_page import PASSWORD, running_page
+from tests.running_receiver import wait_landed, wait_until
+
+_CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium")
+
+pytestmark = [
+    pytest.mark.skipif(_CHROMIUM is None, reason="there is no chromium (set CHROMIUM to its path)"),
+    pytest.mark.xdist_group("browser"),
+]
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """Start the browser once."""
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=_CHROMIUM, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def context(browser: Browser) -> Iterator[BrowserContext]:
+    """Give a window of its own."""
+    context = browser.new_context(permissions=["clipboard-read", "clipboard-write"])
+    yield context
+    context.close()
+
+
+def watched(context: BrowserContext) -> tuple[Tab, list[str]]:
+    """Open a tab and collect what its console complains of (a strict CSP tells there)."""
+    tab = context.new_page()
+    complaints: list[str] = []
+
+    def note(message: ConsoleMessage) -> None:
+        if message.type in ("error", "warning"):
+            complaints.append(message.text)
+
+    tab.on("console", note)
+    tab.on("pageerror", lambda error: complaints.append(str(error)))
+    return tab, complaints
+
+
+def assert_accessible(tab: Tab) -> None:
+    """Nothing that axe calls serious or critical; no scrolling sideways on a phone."""
+    found = Axe().run(tab)
+    serious = [
+        (violation["id"], [node["html"] for node in violation["nodes"]])
+        for violation in found.response["violations"]
+        if violation["impact"] in ("serious", "critical")
+    ]
+    assert not serious
+    size = tab.viewport_size
+    tab.set_viewport_size({"width": 360, "height": 700})
+    assert tab.evaluate("document.documentElement.scrollWidth") <= 360, tab.url
+    assert size
+    tab.set_viewport_size(size)
+
+
+def change_settings(tab: Tab) -> None:
+    """Pause, resume, rename, delete."""
+    tab.get_by_role("link", name="Settings").click()
+    tab.get_by_role("button", name="Pause").click()
+    expect(tab.locator(".badge").first).to_contain_text("paused")
+    tab.get_by_role("link", name="Settings").click()
+    tab.get_by_role("button", name="Resume").click()
+    expect(tab.locator(".badge").first).to_contain_text("active")
+    tab.get_by_role("link", name="Settings").click()
+    tab.get_by_label("Display name").fill("Messages")
+    tab.get_by_role("button", name="Rename").click()
+    expect(tab.get_by_role("heading", name="Messages")).to_be_visible()
+    tab.get_by_role("link", name="Delete").click()
+    tab.get_by_role("button", name="Delete").click()
+    expect(tab.get_by_role("link", name="Add a Customer.io integration")).to_be_visible()
+
+
+def test_the_story_of_an_integration(tmp_path: Path, context: BrowserContext) -> None:
+    """Sign in, create, copy, deliver, rotate, revoke, pause, resume, rename, delete."""
+    with running_page(tmp_path) as (receiver, page):
+        tab, complaints = watched(context)
+        tab.goto(page.address)
+        tab.get_by_label("Password").fill("not the password")
+        tab.get_by_role("button", name="Sign in").click()
+        expect(tab.get_by_role("alert")).to_contain_text("not the password")
+        tab.get_by_label("Password").fill(PASSWORD)
+        tab.keyboard.press("Enter")
+        tab.get_by_role("link", name="Add a Customer.io integration").click()
+        tab.get_by_label("Name", exact=True).press_sequentially("Stitch Customerio")
+        expect(tab.locator("#preview")).to_contain_text("stitch_customerio.data")
+        tab.get_by_role("button", name="Create").click()
+        first = tab.get_by_label("Webhook URL").input_value()
+        tab.get_by_role("button", name="Copy").click()
+        expect(tab.get_by_text("Copied.")).to_be_visible()
+        assert tab.evaluate("navigator.clipboard.readText()") == first
+        tab.get_by_role("link", name="Continue").click()
+        expect(tab.get_by_role("heading", name="Connect Customer.io")).to_be_visible()
+        assert receiver.http.post(first, content=b'{"event_id":"e1"}').status_code == 200
+
+        root = f"{page.address}/integrations/stitch_customerio"
+        tab.goto(root)
+        tab.get_by_role("button", name="Send test event").click()
+        expect(tab.locator("#test-outcome")).to_contain_text("Taken and safely stored")
+        wait_landed(receiver.landing, "stitch_customerio", 2)
+
+        tab.get_by_role("link", name="Webhook URLs").click()
+        tab.get_by_role("button", name="Generate").click()
+        second = tab.get_by_label("Webhook URL").input_value()
+        tab.get_by_role("link", name="Continue").click()
+        expect(tab.get_by_text("the most there can be")).to_be_visible()
+        tab.get_by_role("link", name="Revoke").first.click()
+        tab.get_by_role("button", name="Revoke").click()
+        expect(tab.get_by_role("status").first).to_contain_text("revoked")
+        wait_until(lambda: receiver.http.post(first, content=b"{}").status_code == 401, "revoked")
+        assert receiver.http.post(second, content=b'{"event_id":"e2"}').status_code == 200
+
+        change_settings(tab)
+        tab.get_by_role("button", name="Sign out").click()
+        expect(tab.get_by_role("heading", name="Sign in")).to_be_visible()
+        # A browser reports the refused sign-in as an error of its own.
+        assert [line for line in complaints if "401" not in line] == []
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_everybody_can_use_every_page(tmp_path: Path, context: BrowserContext, scheme: str) -> None:
+    """No serious finding of axe, in light and in dark, and all of it fits on a phone."""
+    with running_page(tmp_path) as (_, page):
+        tab, complaints = watched(context)
+        tab.emulate_media(color_scheme="dark" if scheme == "dark" else "light")
+        tab.goto(page.address)
+        assert_accessible(tab)
+        tab.get_by_label("Password").fill(PASSWORD)
+        tab.keyboard.press("Enter")
+        tab.wait_for_url(f"{page.address}/")
+        assert_accessible(tab)
+        tab.goto(f"{page.address}/new")
+        tab.get_by_label("Name", exact=True).fill("Stitch Customerio " + "and more " * 4)
+        tab.get_by_role("button", name="Create").click()
+        assert_accessible(tab)
+        tab.get_by_role("link", name="Continue").click()
+        root = tab.url.removesuffix("/connect")
+        for path in ("/connect", "", "/urls", "/settings", "/delete", "/nothing", "/../../"):
+            tab.goto(root + path)
+            assert_accessible(tab)
+        tab.goto(f"{page.address}/new")
+        tab.get_by_role("button", name="Create").evaluate("button => button.form.noValidate = true")
+        tab.get_by_role("button", name="Create").click()
+        assert_accessible(tab)
+        assert [line for line in complaints if "404" not in line and "422" not in line] == []
