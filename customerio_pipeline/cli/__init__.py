@@ -20,6 +20,7 @@ _COMMANDS = {
     "status": "customerio_pipeline.cli.status:status",
     "up": "customerio_pipeline.cli.up:up",
     "urls": "customerio_pipeline.cli.urls:urls",
+    "verify": "customerio_pipeline.cli.verify:verify",
 }
 
 

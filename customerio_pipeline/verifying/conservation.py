@@ -1,0 +1,244 @@
+"""Counting: acknowledged = landed = loaded + waiting, and events = rows + duplicates + rejected.
+
+Every writer numbers what it acknowledges 0, 1, 2, … without a gap (design C2), a landing file names
+its offsets, and a load settles offsets and counts events in the transaction that writes rows. So
+whatever is lost anywhere leaves a number that does not add up.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from customerio_pipeline.landing.files import LandingFile
+from customerio_pipeline.landing.listing import LandingListing, landed_offsets
+from customerio_pipeline.landing.offsets import OffsetSet
+from customerio_pipeline.loading.target import Reader
+
+# One statement, so that all of it is of one moment while loads go on.
+_TOTALS = """
+SELECT (SELECT coalesce(sum(next_offset - first_offset), 0) FROM "{schema}"._sdc_watermarks),
+ coalesce(sum(deliveries), 0), coalesce(sum(events), 0), coalesce(sum(inserted), 0),
+ coalesce(sum(duplicates), 0), coalesce(sum(rejected), 0),
+ (SELECT count(*) FROM "{schema}".data), (SELECT count(DISTINCT event_id) FROM "{schema}".data),
+ (SELECT count(*) FROM "{schema}"._sdc_rejected)
+FROM "{schema}"._sdc_loads
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """Something that does not add up."""
+
+    what: str
+    """A sentence for a person."""
+
+    writer: str | None = None
+    first_offset: int | None = None
+    last_offset: int | None = None
+    hour: str | None = None
+    """UTC, of sealing: ``2026-11-26T13``."""
+
+    file: str | None = None
+    """Below the landing folder."""
+
+
+@dataclass(frozen=True, slots=True)
+class HourCount:
+    """Deliveries of a writer that were landed in an hour, and where they are."""
+
+    hour: str
+    writer: str
+    files: int
+    landed: int
+    loaded: int
+    waiting: int
+    """Landed, and still to be loaded."""
+
+
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """What the warehouse says of itself."""
+
+    settled: int = 0
+    """Offsets in ``_sdc_watermarks``."""
+
+    deliveries: int = 0
+    """By the loads' own count, as all that follow but the last three."""
+
+    events: int = 0
+    inserted: int = 0
+    duplicates: int = 0
+    rejected: int = 0
+    rows: int = 0
+    event_ids: int = 0
+    """Different ones in ``data``."""
+
+    rejected_rows: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """The account of one integration."""
+
+    schema: str
+    landed: int
+    loaded: int
+    waiting: int
+    totals: Totals
+    hours: Sequence[HourCount]
+    gaps: Sequence[Gap]
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether everything adds up."""
+        return not self.gaps
+
+
+def account(reader: Reader, landing: Path, schema: str) -> Account:
+    """Count what an integration has landed and loaded; reads footers of files, no bodies.
+
+    Raises:
+        WarehouseError: the warehouse cannot be read.
+    """
+    # In this order: what is settled by then has landed before.
+    loaded = reader.state(schema).loaded
+    totals = _totals(reader, schema) if loaded else Totals()
+    files = LandingListing(landing, schema).files()
+    landed = landed_offsets(files)
+    settled = sum(map(len, loaded.values()))
+    gaps = [
+        *_gaps_of_files(landing, files),
+        *_gaps_of_offsets(files, landed),
+        *_not_landed(loaded, landed),
+        *_gaps_of_totals(totals, settled, reader, schema),
+    ]
+    hours = _hours(files, loaded)
+    return Account(
+        schema=schema,
+        landed=sum(map(len, landed.values())),
+        loaded=settled,
+        waiting=sum(hour.waiting for hour in hours),
+        totals=totals,
+        hours=hours,
+        gaps=gaps,
+    )
+
+
+def _totals(reader: Reader, schema: str) -> Totals:
+    [row] = reader.query(_TOTALS.format(schema=schema)).rows
+    return Totals(*(int(str(value)) for value in row))
+
+
+def _gaps_of_files(landing: Path, files: Iterable[LandingFile]) -> Iterator[Gap]:
+    """Yield what is wrong with single files: unreadable, or not as many rows as its name says."""
+    for file in files:
+        promised = file.last - file.first + 1
+        try:
+            rows = pq.read_metadata(file.path(landing)).num_rows
+        except (OSError, pa.ArrowException):
+            yield _of_file(file, "cannot be read: it is truncated, damaged or no Parquet file")
+            continue
+        if rows != promised:
+            yield _of_file(file, f"has {rows} rows, and its name promises {promised}")
+
+
+def _of_file(file: LandingFile, what: str) -> Gap:
+    path = file.relative_path
+    return Gap(f"{path} {what}.", file.writer, file.first, file.last, _hour(file), path)
+
+
+def _gaps_of_offsets(
+    files: Sequence[LandingFile], landed: Mapping[str, OffsetSet]
+) -> Iterator[Gap]:
+    """Yield offsets that are in no file, or in more than one."""
+    by_writer: defaultdict[str, list[LandingFile]] = defaultdict(list)
+    for file in files:
+        by_writer[file.writer].append(file)
+    for writer, own in by_writer.items():
+        own.sort(key=lambda file: (file.first, file.last))
+        for first, last in landed[writer].gaps():
+            after = next(file for file in own if file.first > last)
+            yield Gap(
+                f"{_name(writer, first, last)} are in no landing file, and came before"
+                f" {after.relative_path}, which is there.",
+                writer,
+                first,
+                last,
+                _hour(after),
+            )
+        reached = -1
+        for file in own:
+            if file.first <= reached:
+                yield _of_file(file, f"repeats offsets of {writer} that another file has, too")
+            reached = max(reached, file.last)
+
+
+def _not_landed(loaded: Mapping[str, OffsetSet], landed: Mapping[str, OffsetSet]) -> Iterator[Gap]:
+    """Yield offsets that were loaded and are in no file any more, beyond the last one there is."""
+    for writer, offsets in loaded.items():
+        there = landed.get(writer, OffsetSet())
+        last_landed = max((interval.last for interval in there), default=-1)
+        for first, last in offsets.within(last_landed + 1, _last(offsets)):
+            yield Gap(
+                f"{_name(writer, first, last)} were loaded, and no landing file has them any more.",
+                writer,
+                first,
+                last,
+            )
+
+
+def _last(offsets: OffsetSet) -> int:
+    return max(interval.last for interval in offsets)
+
+
+def _gaps_of_totals(totals: Totals, settled: int, reader: Reader, schema: str) -> Iterator[Gap]:
+    if not settled:
+        return
+    for what, one, other in (
+        ("deliveries: offsets settled, counted by loads", totals.settled, totals.deliveries),
+        (
+            "events: counted by loads, rows inserted + duplicates + rejected",
+            totals.events,
+            totals.inserted + totals.duplicates + totals.rejected,
+        ),
+        ("rows of data: inserted by loads, there now", totals.inserted, totals.rows),
+        ("rejected records: counted by loads, there now", totals.rejected, totals.rejected_rows),
+    ):
+        if one != other:
+            yield Gap(f"{schema}: {what}: {one:,} and {other:,} ({other - one:+,}).")
+    if totals.rows != totals.event_ids:
+        doubled = reader.query(
+            f'SELECT event_id, count(*) FROM "{schema}".data'  # noqa: S608  a checked name
+            " GROUP BY event_id HAVING count(*) > 1 ORDER BY event_id LIMIT 5"
+        ).rows
+        names = ", ".join(f"{event_id} ({count} rows)" for event_id, count in doubled)
+        yield Gap(f"{schema}.data has more than one row of some event_id: {names}.")
+
+
+def _hours(files: Iterable[LandingFile], loaded: Mapping[str, OffsetSet]) -> list[HourCount]:
+    counts: defaultdict[tuple[str, str], list[int]] = defaultdict(lambda: [0, 0, 0])
+    for file in files:
+        count = counts[_hour(file), file.writer]
+        count[0] += 1
+        count[1] += file.last - file.first + 1
+        count[2] += len(loaded.get(file.writer, OffsetSet()).within(file.first, file.last))
+    return [
+        HourCount(hour, writer, files, landed, done, landed - done)
+        for (hour, writer), (files, landed, done) in sorted(counts.items())
+    ]
+
+
+def _hour(file: LandingFile) -> str:
+    return f"{file.day.isoformat()}T{file.hour:02d}"
+
+
+def _name(writer: str, first: int, last: int) -> str:
+    return (
+        f"The offsets {first} to {last} of {writer}"
+        if first < last
+        else (f"The offset {first} of {writer}")
+    )

@@ -1,0 +1,215 @@
+"""Comparing: every row of `data` with what the landing files come to, loaded anew beside it.
+
+Landing is the truth and the table a function of it (design C5), so the files are loaded into a
+warehouse of their own, and the two tables compared value by value. Columns are matched by what they
+hold, for a name may depend on what came first.
+"""
+
+import json
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import NamedTuple
+
+import duckdb
+
+from customerio_pipeline.landing.listing import LandingListing
+from customerio_pipeline.loading.columns import OVERFLOW_COLUMN, SYSTEM_COLUMNS
+from customerio_pipeline.loading.load import Loader, drain
+from customerio_pipeline.loading.staging import Layout
+from customerio_pipeline.loading.target import DATA, ColumnType, SchemaState, Target
+from customerio_pipeline.verifying.conservation import Gap
+from customerio_pipeline.warehouse.duckdb_target import DuckDBTarget
+
+_PAGE_ROWS = 20_000
+_MOST_GAPS = 20
+# When, not what: another load has another.
+_OF_THE_LOAD = frozenset({"_sdc_batched_at"})
+
+
+class Comparison(NamedTuple):
+    """What a comparison found."""
+
+    rows: int
+    """Rows compared."""
+
+    gaps: list[Gap]
+    """At most 20; the last one says how many more there are."""
+
+
+def compare(
+    target: Target, landing: Path, schema: str, layout: Layout, *, scratch: Path
+) -> Comparison:
+    """Compare `data` with the landing files whose offsets are loaded; loads wait meanwhile.
+
+    Memory holds 20,000 rows; `scratch`, a folder, a second table meanwhile.
+
+    Raises:
+        LandingError: a landing file cannot be read.
+        WarehouseError: the warehouse cannot be read, or a load did not end in time.
+    """
+    with (
+        tempfile.TemporaryDirectory(prefix="verify-", dir=scratch) as name,
+        target.exclusive(schema),
+    ):
+        folder = Path(name)
+        state = target.state(schema)
+        _link_loaded(landing, folder / "landing", schema, state)
+        file = folder / "anew.duckdb"
+        anew = DuckDBTarget.from_url(f"duckdb:///{file}", wait_seconds=30, publish_seconds=0)
+        loader = Loader(schema, folder / "landing", anew, layout=layout)
+        try:
+            for _ in drain(loader):
+                pass
+            columns = _matched(state, anew.state(schema))
+        finally:
+            loader.close()
+            anew.close()
+        with closing(duckdb.connect(file)) as connection:
+            connection.execute("SET TimeZone = 'UTC'")
+            found = _Differences()
+            rows = 0
+            for line in _differences(target, connection, schema, columns):
+                rows += line if isinstance(line, int) else 0
+                if isinstance(line, Gap):
+                    found.add(line)
+        return Comparison(rows, found.gaps())
+
+
+class _Differences:
+    def __init__(self) -> None:
+        self._first: list[Gap] = []
+        self._more = 0
+
+    def add(self, gap: Gap) -> None:
+        if len(self._first) < _MOST_GAPS:
+            self._first.append(gap)
+        else:
+            self._more += 1
+
+    def gaps(self) -> list[Gap]:
+        more = [Gap(f"{self._more:,} more differences.")] if self._more else []
+        return [*self._first, *more]
+
+
+class _Matched(NamedTuple):
+    """A column that both tables have, or one of them."""
+
+    here: str | None
+    anew: str | None
+    type: ColumnType
+
+
+def _link_loaded(landing: Path, beside: Path, schema: str, state: SchemaState) -> None:
+    """Make a landing folder of what is loaded, without copying it."""
+    (beside / f"integration={schema}").mkdir(parents=True)
+    for file in LandingListing(landing, schema).files():
+        loaded = state.loaded.get(file.writer)
+        if loaded is not None and loaded.covers(file.first, file.last):
+            link = file.path(beside)
+            link.parent.mkdir(parents=True, exist_ok=True)
+            link.symlink_to(file.path(landing).absolute())
+
+
+def _matched(here: SchemaState, anew: SchemaState) -> list[_Matched]:
+    names = [
+        {
+            (column.path, column.kind): (column.name, column.type)
+            for column in state.columns
+            if column.table == DATA and column.name in state.table_columns
+        }
+        for state in (here, anew)
+    ]
+    matched = {}
+    for key in {**names[0], **names[1]}:
+        own, other = names[0].get(key), names[1].get(key)
+        kind = (own or other or ("", ColumnType.TEXT))[1]
+        # Several kinds can share a column.
+        pair = _Matched(own and own[0], other and other[0], kind)
+        matched[pair.here, pair.anew] = pair
+    for name, kind in {**SYSTEM_COLUMNS, OVERFLOW_COLUMN: ColumnType.JSON}.items():
+        if name in here.table_columns and name in anew.table_columns and name not in _OF_THE_LOAD:
+            matched[name, name] = _Matched(name, name, kind)
+    return list(matched.values())
+
+
+def _differences(
+    target: Target,
+    connection: duckdb.DuckDBPyConnection,
+    schema: str,
+    columns: Sequence[_Matched],
+) -> Iterator[Gap | int]:
+    """Yield what differs, and the number of rows of each page."""
+    connection.execute("CREATE TEMP TABLE seen (event_id VARCHAR)")
+    anew_columns = [_quoted(column.anew) if column.anew else "NULL" for column in columns]
+    anew_sql = (
+        f'SELECT {", ".join(["data.event_id", *anew_columns])} FROM "{schema}".data AS data'  # noqa: S608
+        " WHERE data.event_id IN (SELECT unnest($1::VARCHAR[]))"
+    )
+    own_columns = [_quoted(column.here) if column.here else "NULL" for column in columns]
+    own_sql = f'SELECT {", ".join(["event_id", *own_columns])} FROM "{schema}".data'  # noqa: S608
+    order = f" ORDER BY event_id LIMIT {_PAGE_ROWS}"
+    page = target.query(own_sql + order).rows
+    while page:
+        ids = [str(row[0]) for row in page]
+        truth = {row[0]: row[1:] for row in connection.execute(anew_sql, [ids]).fetchall()}
+        connection.execute("INSERT INTO seen SELECT unnest($1::VARCHAR[])", [ids])
+        for event_id, *values in page:
+            yield from _of_row(str(event_id), values, truth.get(event_id), columns, schema)
+        yield len(page)
+        page = target.query(f"{own_sql} WHERE event_id > $1{order}", [ids[-1]]).rows
+    missing = connection.execute(
+        f'SELECT event_id, _sdc_writer, _sdc_offset FROM "{schema}".data'  # noqa: S608
+        f" WHERE event_id NOT IN (SELECT event_id FROM seen) ORDER BY event_id"
+    ).fetchall()
+    for event_id, writer, offset in missing:
+        yield Gap(
+            f"{event_id} is not in {schema}.data: it was landed as offset {offset} of {writer}.",
+            writer,
+            offset,
+            offset,
+        )
+
+
+def _of_row(
+    event_id: str,
+    values: Sequence[object],
+    truth: Sequence[object] | None,
+    columns: Sequence[_Matched],
+    schema: str,
+) -> Iterator[Gap]:
+    if truth is None:
+        yield Gap(f"{event_id} is in {schema}.data and in no landing file.")
+        return
+    differing = [
+        column.here or f"{column.anew} (missing)"
+        for column, value, other in zip(columns, values, truth, strict=True)
+        if value != other and _plain(value, column.type) != _plain(other, column.type)
+    ]
+    if differing:
+        place = _place(columns, truth)
+        yield Gap(
+            f"{event_id} in {schema}.data differs from offset {place[1]} of {place[0]} in:"
+            f" {', '.join(sorted(differing))}.",
+            *place,
+        )
+
+
+def _place(columns: Sequence[_Matched], truth: Sequence[object]) -> tuple[str, int, int]:
+    values: Mapping[str | None, object] = dict(
+        zip((column.anew for column in columns), truth, strict=True)
+    )
+    offset = int(str(values["_sdc_offset"]))
+    return str(values["_sdc_writer"]), offset, offset
+
+
+def _plain(value: object, kind: ColumnType) -> object:
+    """Return a value as any warehouse has it."""
+    if kind is ColumnType.JSON and isinstance(value, str):
+        return json.loads(value)
+    return value
+
+
+def _quoted(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
