@@ -21,6 +21,7 @@ from uvicorn.server import ServerState
 from receiver.connections import Connections, has_unread
 from receiver.http_exchange import Answer, Exchange
 from receiver.metrics import PIPELINE_LIMIT
+from receiver.outlet import Outlet
 
 MAX_HEAD_BYTES = 32 * 1024
 # Requests that one client may send ahead of their answers; more are left unanswered.
@@ -28,9 +29,6 @@ _MAX_PIPELINED = 64
 # So much is parsed at a time where a request may end in it; it holds fewer pipelined requests than
 # the bound above, unless they are shorter than any that a webhook's URL allows.
 _PIECE_BYTES = 4096
-
-_ANSWER = b"HTTP/1.1 "
-_CONTINUE = b"HTTP/1.1 100 "
 
 
 class _LastAnswer(NamedTuple):
@@ -58,46 +56,6 @@ _TOO_MANY_PIPELINED = _LastAnswer(PIPELINE_LIMIT, b"")
 
 class _TooManyPipelinedError(Exception):
     """More requests were sent ahead of their answers than are kept."""
-
-
-class _Outlet:
-    """A transport as uvicorn's cycle of request and answer sees it: closing it is gentle.
-
-    The head of an answer that comes in ASGI's pieces waits for the first piece of its body.
-    """
-
-    __slots__ = ("_close", "_head", "_transport", "is_closing")
-
-    def __init__(self, transport: asyncio.Transport, protocol: "Http1Protocol") -> None:
-        self._transport = transport
-        self._close = protocol.close_gently
-        self._head = b""
-        self.is_closing = protocol.is_closing
-
-    def write(self, data: bytes) -> None:
-        """Send a part of an answer; nothing once a client has reset the connection.
-
-        We are told of that later.
-        """
-        if self._head:
-            data = self._head + data
-            self._head = b""
-        elif data.startswith(_ANSWER) and not data.startswith(_CONTINUE):
-            self._head = data
-            return
-        # uvloop raises where asyncio's own transports ignore it.
-        if not self._transport.is_closing():
-            self._transport.write(data)
-
-    def flush(self) -> None:
-        """Send a head that is to have no body."""
-        if self._head:
-            self.write(b"")
-
-    def close(self) -> None:
-        """Close once everything is sent."""
-        self.flush()
-        self._close()
 
 
 class Http1Protocol(HttpToolsProtocol):
@@ -143,7 +101,7 @@ class Http1Protocol(HttpToolsProtocol):
         """Begin."""
         super().connection_made(transport)
         self._raw = transport
-        self.transport = self._outlet = _Outlet(transport, self)  # type: ignore[assignment]
+        self.transport = self._outlet = Outlet(transport, self.close_gently, self.is_closing)  # type: ignore[assignment]
         self._waits.opened(self)
 
     def connection_lost(self, exc: Exception | None) -> None:

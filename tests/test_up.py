@@ -128,14 +128,19 @@ def test_the_demo_shows_rows_and_ctrl_c_stops_every_process(
     home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Rows appear, new integrations do as well; nothing is left behind, nor readable for others."""
-    port, dagster_port = free_port(), free_port()
+    port, dagster_port, admin_port = free_port(), free_port(), free_port()
     dagster_url = f"http://127.0.0.1:{dagster_port}"
+    monkeypatch.setenv("CUSTOMERIO_ADMIN_PORT", str(admin_port))
     options = [f"--port={port}", f"--dagster-port={dagster_port}"]
     with _running_up("--demo", "--events=50", *options) as process:
         printed = _read_until(process.stdout, "That was:")
 
         assert re.search(rf"Webhook URL +http://127.0.0.1:{port}/v1/webhooks/\S{{43}}\n", printed)
         assert dagster_url in printed
+        assert re.search(r"Password +(\w{5}-){4}\w{5} ", printed)
+        page = re.search(r"Management +(\S+)", printed)
+        assert page
+        assert 'type="password"' in httpx.get(page[1], follow_redirects=True).text
         assert re.search(r"email\W+sent\W+\d+\W", printed)
         assert httpx.get(f"{dagster_url}/server_info").status_code == 200
 

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import psycopg
 import pytest
 from click.testing import CliRunner, Result
 
@@ -149,15 +150,27 @@ def test_what_is_lost_is_named(
     assert any(said in gap["what"] and fields.items() <= gap.items() for gap in found["gaps"])
 
 
-def test_an_event_id_with_two_rows_is_named(tmp_path: Path, installation: Installation) -> None:
-    """PostgreSQL refuses it by its primary key; DuckDB has none."""
-    if not installation.warehouse.is_duckdb:
-        pytest.skip("the primary key does not let it in")
+def test_an_event_id_has_one_row(installation: Installation) -> None:
+    """PostgreSQL refuses another by its primary key; in DuckDB it is named."""
     installation.warehouse.target.close()
-    installation.warehouse.change("INSERT INTO {s}.data SELECT * FROM {s}.data LIMIT 1")
+    double = "INSERT INTO {s}.data SELECT * FROM {s}.data WHERE event_id = 'e3'"
+    if not installation.warehouse.is_duckdb:
+        with pytest.raises(psycopg.errors.UniqueViolation):
+            installation.warehouse.change(double)
+        return
+    installation.warehouse.change(double)
     result = installation.verify()
     assert result.exit_code == 1
-    assert "more than one row of some event_id: e" in result.output
+    assert "not one row for each event_id: e3 (2 rows)." in result.output
+
+
+def test_deep_says_all_that_counting_does_of_a_damaged_file(installation: Installation) -> None:
+    """A file that cannot be read keeps the account from nobody."""
+    truncate_file(installation)
+    result = installation.verify("--deep")
+    assert result.exit_code == 1
+    assert "cannot be read: it is truncated" in result.output
+    assert "Nothing was compared" in result.output
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from dataclasses import asdict
 import click
 
 from customerio_pipeline.cli.output import print_json, print_table, say_if_copied
+from customerio_pipeline.errors import LandingError
 from customerio_pipeline.orchestration.integrations import layout_of
 from customerio_pipeline.registry.records import Integration
 from customerio_pipeline.registry.registry import Registry
@@ -66,13 +67,17 @@ def _accounts(settings: Settings, chosen: Sequence[Integration]) -> list[Account
 
 def _compare(settings: Settings, integration: Integration) -> Comparison:
     with closing(open_warehouse(settings)) as target:
-        return compare(
-            target,
-            settings.landing,
-            integration.schema,
-            layout_of(settings, integration),
-            scratch=settings.home,
-        )
+        try:
+            return compare(
+                target,
+                settings.landing,
+                integration.schema,
+                layout_of(settings, integration),
+                scratch=settings.home,
+            )
+        except LandingError as error:
+            # The account beside it has more to say.
+            return Comparison(0, [Gap(f"Nothing was compared: {error}")])
 
 
 def _print(found: Account, compared: Comparison | None, gaps: Sequence[Gap]) -> None:

@@ -213,10 +213,10 @@ def _gaps_of_totals(totals: Totals, settled: int, reader: Reader, schema: str) -
     if totals.rows != totals.event_ids:
         doubled = reader.query(
             f'SELECT event_id, count(*) FROM "{schema}".data'  # noqa: S608  a checked name
-            " GROUP BY event_id HAVING count(*) > 1 ORDER BY event_id LIMIT 5"
+            " GROUP BY event_id HAVING count(*) > 1 OR event_id IS NULL ORDER BY event_id LIMIT 5"
         ).rows
-        names = ", ".join(f"{event_id} ({count} rows)" for event_id, count in doubled)
-        yield Gap(f"{schema}.data has more than one row of some event_id: {names}.")
+        names = ", ".join(f"{event_id or 'none'} ({count} rows)" for event_id, count in doubled)
+        yield Gap(f"{schema}.data has not one row for each event_id: {names}.")
 
 
 def _hours(files: Iterable[LandingFile], loaded: Mapping[str, OffsetSet]) -> list[HourCount]:

@@ -150,7 +150,7 @@ def _differences(
     own_columns = [_quoted(column.here) if column.here else "NULL" for column in columns]
     own_sql = f'SELECT {", ".join(["event_id", *own_columns])} FROM "{schema}".data'  # noqa: S608
     order = f" ORDER BY event_id LIMIT {_PAGE_ROWS}"
-    page = target.query(own_sql + order).rows
+    page = target.query(f"{own_sql} WHERE event_id IS NOT NULL{order}").rows
     while page:
         ids = [str(row[0]) for row in page]
         truth = {row[0]: row[1:] for row in connection.execute(anew_sql, [ids]).fetchall()}
