@@ -8,6 +8,7 @@ PipelineError
 │   ├── UnknownIntegrationError
 │   ├── UrlLimitError
 │   ├── UnknownUrlError
+│   ├── UnknownKeyError
 │   └── RegistryUnavailableError    transient: the registry cannot be reached
 ├── ReceiverError            the receiver cannot start
 ├── LandingError             a landing file cannot be read
@@ -61,6 +62,10 @@ class UrlLimitError(RegistryError):
 
 class UnknownUrlError(RegistryError):
     """The integration has no live URL with this id."""
+
+
+class UnknownKeyError(RegistryError):
+    """The integration has no signing key with this id."""
 
 
 class RegistryUnavailableError(RegistryError):

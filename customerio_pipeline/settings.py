@@ -109,6 +109,15 @@ class Settings(BaseSettings):
     drain_seconds: float = Field(default=8.0, gt=0)
     """Time that a stopping receiver or worker gives the requests in flight."""
 
+    signature_tolerance_seconds: Annotated[float, Field(gt=0)] | None = None
+    """Time between signing and receipt beyond which a signature is stale; any when ``off``."""
+
+    held_max_deliveries: int = Field(default=100_000, ge=0)
+    """Deliveries without a valid signature kept per integration; further ones get 401."""
+
+    held_max_bytes: int = Field(default=256 * MEBIBYTE, ge=0)
+    """Bytes of the bodies of those."""
+
     allow_networks: Networks = ()
     """Networks that may send, separated by commas; others get 403. All may when unset."""
 
@@ -154,7 +163,7 @@ class Settings(BaseSettings):
     dagster_postgres_url: SecretStr | None = None
     """PostgreSQL for Dagster's own storage; SQLite under ``<home>/dagster`` when unset."""
 
-    @field_validator("admin_port", mode="before")
+    @field_validator("admin_port", "signature_tolerance_seconds", mode="before")
     @classmethod
     def _off(cls, value: object) -> object:
         return None if value == "off" else value

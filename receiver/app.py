@@ -45,6 +45,7 @@ def create_app(settings: Settings, tally: Tally) -> Litestar:
             if tracing is not None:
                 # Ends last: what is stored does not wait for it.
                 stack.push_async_callback(tracing.close)
+            stack.push_async_callback(webhooks.close)
             for part in (spool, storage, urls, notes):
                 stack.push_async_callback(part.close)
                 await part.open()

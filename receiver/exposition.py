@@ -40,6 +40,12 @@ _ALWAYS_SHOWN = frozenset(
     )
 )
 
+_VERDICTS = (
+    ("valid", Word.SIGNATURES_VALID),
+    ("invalid", Word.SIGNATURES_INVALID),
+    ("stale", Word.SIGNATURES_STALE),
+)
+
 _TOTALS = (
     (Word.ACCEPTED_BYTES, "accepted_bytes_total", "Bytes of the bodies accepted."),
     (Word.STARTS, "worker_starts_total", "Workers started, replaced ones included."),
@@ -83,6 +89,12 @@ def _deliveries(figures: Figures) -> Iterator[str]:
             for reason, place in REFUSED_AT.items()
             if totals[place] or reason in _ALWAYS_SHOWN
         ),
+    )
+    yield from _metric(
+        "signatures_total",
+        "counter",
+        "Accepted deliveries whose signature was checked, by verdict.",
+        ((f'{{verdict="{verdict}"}}', totals[word]) for verdict, word in _VERDICTS),
     )
     yield from _histogram(
         "ack_seconds", "From the head of a request to its 200.", ACK, totals, unit=_NS

@@ -15,6 +15,7 @@ from http import HTTPStatus
 from itertools import count
 from typing import NamedTuple, Self
 
+from customerio_pipeline.landing.signatures import INVALID, STALE
 from receiver.refusals import Refusal
 
 CLIENT_GONE = "client_gone"
@@ -58,6 +59,10 @@ class Word(IntEnum):
     SEALED_DELIVERIES = 8
     SEALING_FAILURES = 9
     DAMAGED_SEGMENTS = 10
+
+    SIGNATURES_VALID = 11
+    SIGNATURES_INVALID = 12
+    SIGNATURES_STALE = 13
 
 
 _PASSING = (Word.SPOOL_TROUBLE, Word.LANDING_TROUBLE, Word.REGISTRY_TROUBLE, Word.WAITING_BYTES)
@@ -103,6 +108,12 @@ _ACK_AT, _ACK_SUM_AT = ACK.at, ACK.sum_at
 _SYNC_AT, _SYNC_SUM_AT = SYNC.at, SYNC.sum_at
 _BATCH_AT, _BATCH_SUM_AT = BATCH.at, BATCH.sum_at
 
+_VERDICT_AT = {
+    "valid": Word.SIGNATURES_VALID,
+    INVALID: Word.SIGNATURES_INVALID,
+    STALE: Word.SIGNATURES_STALE,
+}
+
 _WORD_BYTES = 8
 # Whole pages, as mmap needs.
 _REGION_BYTES = -(-WORDS * _WORD_BYTES // mmap.PAGESIZE) * mmap.PAGESIZE
@@ -145,6 +156,11 @@ class Tally:
         words[_BYTES_AT] += size
         words[_ACK_AT + bisect_left(_TIMES, took_ns)] += 1
         words[_ACK_SUM_AT] += took_ns
+
+    def verified(self, verdict: str) -> None:
+        """Count the verdict on a signature; of an accepted delivery whose signature was checked."""
+        kind = verdict.partition(":")[0]
+        self._words[_VERDICT_AT[kind]] += 1
 
     def refused(self, reason: str) -> None:
         """Count one that was not; the reason is one of `REFUSED_FOR`."""

@@ -1,4 +1,7 @@
-"""Why an authentic delivery could not be stored: the only reasons for a 503 (design C6)."""
+"""Why a delivery that came to a live URL was not stored.
+
+All but one are the only reasons for a 503 (design C6): an authentic delivery that cannot be stored.
+"""
 
 from enum import StrEnum
 
@@ -16,6 +19,9 @@ class Refusal(StrEnum):
     LANDING_NOT_WRITABLE = "landing_not_writable"
     REGISTRY_UNREADABLE = "registry_unreadable"
     INTERNAL_ERROR = "internal_error"
+
+    HELD_FULL = "held_full"
+    """Not authentic, and as many of them are held as may be; 401."""
 
 
 class NotStoredError(Exception):

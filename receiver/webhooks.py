@@ -14,8 +14,11 @@ from litestar.handlers import ASGIRouteHandler
 from litestar.types import Receive, Scope, Send
 
 from customerio_pipeline.landing.delivery import LANDED_HEADERS
+from customerio_pipeline.landing.signatures import HELD_VERDICTS, UNCHECKED, verdict
+from customerio_pipeline.registry.records import LiveUrl
 from customerio_pipeline.settings import Settings
 from receiver.arrivals import Arrivals
+from receiver.held_quota import HeldQuota
 from receiver.http_exchange import Answer
 from receiver.live_urls import LiveUrls
 from receiver.logs import log_unexpected
@@ -30,8 +33,6 @@ from receiver.tracing import Tracing
 
 PATH = "/v1/webhooks"
 
-# What is needed to verify a signature later is landed beside this verdict.
-_VERDICT = "unchecked"
 _RETRY_AFTER_SECONDS = 5
 _HEADER_AT = {name.encode(): at for at, name in enumerate(LANDED_HEADERS)}
 
@@ -39,6 +40,9 @@ _HEADER_AT = {name.encode(): at for at, name in enumerate(LANDED_HEADERS)}
 STORED = Answer(HTTPStatus.OK, {"status": "stored"})
 NO_WEBHOOK = Answer(HTTPStatus.NOT_FOUND, {"error": "Not Found"})
 UNKNOWN_URL = Answer(HTTPStatus.UNAUTHORIZED, {"error": "unknown webhook URL"})
+UNSIGNED = Answer(
+    HTTPStatus.UNAUTHORIZED, {"error": "no signing key of this webhook made the signature"}
+)
 STRANGER = Answer(HTTPStatus.FORBIDDEN, {"error": "this address may not send"})
 ONLY_POST = Answer(HTTPStatus.METHOD_NOT_ALLOWED, {"error": "only POST is taken"}, allow="POST")
 TOO_LARGE = Answer(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, {"error": "the body is too large"})
@@ -111,8 +115,16 @@ class Webhooks:
         self._senders = Senders(settings.allow_networks, settings.trusted_proxies)
         self._arrivals = Arrivals(settings.receive_max_bytes)
         self._max_body_bytes = settings.max_body_bytes
+        self._tolerance_seconds = settings.signature_tolerance_seconds
+        self._held = HeldQuota(
+            settings.spool, settings.held_max_deliveries, settings.held_max_bytes
+        )
         self._request_log = request_log
         self._tracing = tracing
+
+    async def close(self) -> None:
+        """Release what the workers count in together."""
+        self._held.close()
 
     def route(self) -> ASGIRouteHandler:
         """Return the route, for what does not come the short way."""
@@ -191,9 +203,27 @@ class Webhooks:
             raise _BodyTooLargeError
         body = await self._read_body(call, receive)
         received_ns = time.time_ns()
-        await self._spool.append(
-            Receipt(url.schema, url.url_id, received_ns, _VERDICT, headers.landed, body)
-        )
+        found = verdict(url.signatures, headers.landed, body, received_ns, self._tolerance_seconds)
+        receipt = Receipt(url.schema, url.url_id, received_ns, found, headers.landed, body)
+        if found in HELD_VERDICTS:
+            return await self._hold(call, receipt, url)
+        await self._spool.append(receipt)
+        if found != UNCHECKED:
+            self._tally.verified(found)
+        return STORED
+
+    async def _hold(self, call: _Call, receipt: Receipt, url: LiveUrl) -> Answer:
+        """Store a delivery that will not be loaded, unless there are too many of them."""
+        epoch, size = url.signatures.epoch, len(receipt.body)
+        if not self._held.take(url.schema, epoch, size):
+            call.refusal = Refusal.HELD_FULL
+            return UNSIGNED
+        try:
+            await self._spool.append(receipt)
+        except BaseException:
+            self._held.give_back(url.schema, epoch, size)
+            raise
+        self._tally.verified(receipt.signature)
         return STORED
 
     async def _read_body(self, call: _Call, receive: Receive) -> bytes:

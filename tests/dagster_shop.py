@@ -46,9 +46,10 @@ class Shop:
         with closing(open_warehouse(self.settings)) as target:
             return bool(target.state("shop").table_columns)
 
-    def land(self, *bodies: bytes, first: int = 0) -> Path:
-        """Land bodies as one file, numbered from `first`."""
-        return land(self.settings.landing, "shop", bodies, first=first).path(self.settings.landing)
+    def land(self, *bodies: bytes, first: int = 0, signature: str = "unchecked") -> Path:
+        """Land bodies as one file, numbered from `first`, with a verdict."""
+        landing = self.settings.landing
+        return land(landing, "shop", bodies, first=first, signature=signature).path(landing)
 
     def tick(self) -> dg.SensorResult:
         """Evaluate the sensor as Dagster's daemon does."""

@@ -8,7 +8,7 @@ from pathlib import Path
 import duckdb
 import psycopg
 
-from customerio_pipeline.landing.delivery import LANDED_HEADERS, Delivery
+from customerio_pipeline.landing.delivery import Delivery
 from customerio_pipeline.landing.files import LandingFile
 from customerio_pipeline.landing.writing import write_landing_file
 from customerio_pipeline.loading.load import Loader, LoadReport, drain
@@ -63,13 +63,19 @@ class Warehouse:
         writer: str = "w0",
         sequences: Sequence[int] | None = None,
         content_encoding: str | None = None,
+        signatures: Sequence[str] | None = None,
+        signed: Sequence[tuple[str, str]] | None = None,
     ) -> LandingFile:
-        """Land bodies as one file, offsets following the writer's last ones."""
+        """Land bodies as one file, offsets following the writer's last ones.
+
+        `signatures` are verdicts, `signed` timestamps and signatures as their headers had them.
+        """
         first = self.next_offset.get(writer, 0)
         self.next_offset[writer] = first + len(bodies)
-        headers = tuple(
-            content_encoding if name == "content-encoding" else None for name in LANDED_HEADERS
-        )
+        headers = [
+            (None, content_encoding, None, *(signed[at] if signed else (None, None)))
+            for at in range(len(bodies))
+        ]
         deliveries = [
             Delivery(
                 writer=writer,
@@ -77,8 +83,8 @@ class Warehouse:
                 sequence=sequences[at] if sequences else RECEIVED_NS + first + at,
                 received_ns=time.time_ns(),
                 url_id="url_1",
-                signature="unchecked",
-                headers=headers,
+                signature=signatures[at] if signatures else "unchecked",
+                headers=headers[at],
                 body=body,
             )
             for at, body in enumerate(bodies)

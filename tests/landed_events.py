@@ -33,13 +33,14 @@ def event(event_id: str, **more: object) -> bytes:
     return json.dumps(body).encode()
 
 
-def land(
+def land(  # noqa: PLR0913  what a file is made of
     landing: Path,
     schema: str,
     bodies: Sequence[bytes],
     *,
     first: int = 0,
     writer: str = WRITER,
+    signature: str = "unchecked",
 ) -> LandingFile:
     """Write one landing file of `bodies`, numbered from `first`."""
     now = time.time_ns()
@@ -50,7 +51,7 @@ def land(
             sequence=now + index,
             received_ns=now,
             url_id="url_1",
-            signature="unchecked",
+            signature=signature,
             headers=(None,) * len(LANDED_HEADERS),
             body=body,
         )

@@ -7,8 +7,10 @@ import dagster as dg
 import pyarrow.parquet as pq
 import pytest
 
+from customerio_pipeline.landing.offsets import OffsetSet
+from customerio_pipeline.landing.releases import release
 from tests.dagster_shop import Shop, opened_shop
-from tests.landed_events import event
+from tests.landed_events import WRITER, event
 
 
 @pytest.fixture
@@ -33,6 +35,7 @@ def test_every_check_passes_on_a_sound_load(shop: Shop) -> None:
         "event_id_unique_and_not_null": True,
         "landed_offsets_gapless": True,
         "rejected_share": True,
+        "signatures_valid": True,
     }
 
 
@@ -105,6 +108,21 @@ def test_a_damaged_file_is_named(shop: Shop) -> None:
 
     assert not check.passed
     assert damaged.name in str(check.description)
+
+
+def test_held_deliveries_are_a_warning_until_they_are_released(shop: Shop) -> None:
+    """With the URL and the verdict; a release has them loaded by the sensor's next run."""
+    shop.land(event("e1"))
+    shop.land(event("e2"), event("e3"), first=1, signature="invalid")
+
+    check = _evaluations(shop)["signatures_valid"]
+
+    assert not check.passed
+    assert check.severity is dg.AssetCheckSeverity.WARN
+    assert check.metadata["held"].value == 2
+    assert "url_1 | invalid | 2" in str(check.metadata["by_url"].value)
+    release(shop.settings.landing, "shop", {WRITER: OffsetSet([(1, 2)])})
+    assert _evaluations(shop)["signatures_valid"].passed
 
 
 def test_many_rejected_events_are_a_warning(shop: Shop) -> None:

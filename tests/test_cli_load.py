@@ -76,6 +76,7 @@ def test_load_then_query_then_status(run: Run) -> None:
             "updated": 0,
             "duplicates": 1,
             "rejected": 1,
+            "held": 0,
         }
     ]
     assert run("load").stdout == "stitch_customerio: nothing to load\n"

@@ -10,8 +10,12 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, expect, sync_playwright
 from playwright.sync_api import Page as Tab
 
+from customerio_pipeline.simulator.signing import sign
 from tests.running_page import PASSWORD, running_page
-from tests.running_receiver import wait_landed, wait_until
+from tests.running_receiver import landed_rows, wait_landed, wait_until
+
+_PATHS = ("/connect", "", "/urls", "/signatures", "/settings", "/delete")
+"""Pages of an integration."""
 
 _CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium")
 
@@ -131,6 +135,48 @@ def test_the_story_of_an_integration(tmp_path: Path, context: BrowserContext) ->
         assert [line for line in complaints if "401" not in line] == []
 
 
+def test_the_story_of_a_signing_key(tmp_path: Path, context: BrowserContext) -> None:
+    """A wrong key holds what Customer.io signs; the right one, added later, has it loaded."""
+    with running_page(tmp_path) as (receiver, page):
+        page.sign_in()
+        url = page.create("Stitch Customerio")
+        root = f"{page.address}/integrations/stitch_customerio"
+
+        def one_is_held() -> bool:
+            body = b'{"event_id":"e1"}'
+            headers = {"x-cio-timestamp": "1", "x-cio-signature": sign("right", 1, body)}
+            assert receiver.http.post(url, content=body, headers=headers).status_code == 200
+            rows = landed_rows(receiver.landing, "stitch_customerio")
+            return any(row["signature"] == "invalid" for row in rows)
+
+        tab, complaints = watched(context)
+        tab.goto(f"{root}/signatures")
+        tab.get_by_label("Password").fill(PASSWORD)
+        tab.keyboard.press("Enter")
+        tab.get_by_label("Add a signing key").fill("not the key")
+        tab.get_by_role("button", name="Add").click()
+        expect(tab.get_by_text("white space")).to_be_visible()
+        tab.get_by_label("Add a signing key").fill("wrong")
+        tab.get_by_role("button", name="Add").click()
+        expect(tab.get_by_role("status").first).to_contain_text("The key is added")
+        wait_until(one_is_held, "the key is known")
+        tab.reload()
+        expect(tab.get_by_text("landed and not loaded")).to_be_visible()
+        tab.get_by_label("Add a signing key").fill("right")
+        tab.get_by_role("button", name="Add").click()
+        tab.get_by_role("button", name="Check again").click()
+        expect(tab.get_by_text("loaded next")).to_be_visible()
+        expect(tab.get_by_text("Nothing is held any more")).to_be_visible()
+        tab.get_by_role("link", name="Remove").first.click()
+        tab.get_by_role("button", name="Remove").click()
+        expect(tab.get_by_role("heading", name="Removed keys")).to_be_visible()
+        tab.get_by_label("Record").check()
+        tab.get_by_role("button", name="Save").click()
+        expect(tab.get_by_label("Record")).to_be_checked()
+        assert_accessible(tab)
+        assert [line for line in complaints if "422" not in line] == []
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_everybody_can_use_every_page(tmp_path: Path, context: BrowserContext, scheme: str) -> None:
     """No serious finding of axe, in light and in dark, and all of it fits on a phone."""
@@ -149,7 +195,16 @@ def test_everybody_can_use_every_page(tmp_path: Path, context: BrowserContext, s
         assert_accessible(tab)
         tab.get_by_role("link", name="Continue").click()
         root = tab.url.removesuffix("/connect")
-        for path in ("/connect", "", "/urls", "/settings", "/delete", "/nothing", "/../../"):
+        for path in (
+            "/connect",
+            "",
+            "/urls",
+            "/signatures",
+            "/settings",
+            "/delete",
+            "/nothing",
+            "/../../",
+        ):
             tab.goto(root + path)
             assert_accessible(tab)
         tab.goto(f"{page.address}/new")

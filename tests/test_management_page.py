@@ -3,6 +3,7 @@
 import json
 import subprocess
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -65,6 +66,38 @@ def test_an_integration_from_creation_to_deletion(tmp_path: Path) -> None:
         assert receiver.stop() == 0
         assert PASSWORD not in receiver.output
         assert first.rpartition("/")[2] not in receiver.output
+
+
+def test_signing_keys_by_the_page(tmp_path: Path) -> None:
+    """Add, refuse, set the mode, remove; the test event is signed; no key is ever shown."""
+    with running_page(tmp_path) as (receiver, page):
+        page.sign_in()
+        page.create("Stitch Customerio")
+        root = "/integrations/stitch_customerio"
+        shown = f"{root}/signatures"
+        assert "None yet" in page.get(shown).text
+        added = page.post(f"{root}/keys", shown, key=" the-signing-key ")
+        assert added.headers["location"] == f"{shown}?done=key-added"
+        again = page.post(f"{root}/keys", shown, key="the-signing-key")
+        assert (again.status_code, "already" in again.text) == (422, True)
+        assert page.post(f"{root}/keys", shown, key=" ").status_code == 422
+        assert "Taken and safely stored" in page.post(f"{root}/test-event", root).text
+        with closing(Registry.open(f"sqlite:///{tmp_path / 'registry.sqlite'}")) as registry:
+            integration = registry.find("Stitch Customerio")
+            [key] = registry.keys.list(integration)
+            [row] = wait_landed(receiver.landing, "stitch_customerio", 1)
+            assert row["signature"] == f"valid:{key.id}"
+            assert page.post(f"{root}/signature-mode", shown, mode="record").status_code == 303
+            assert registry.keys.policy(integration).mode == "record"
+            assert page.post(f"{root}/signature-mode", shown, mode="none").status_code == 422
+            remove = f"{root}/keys/{key.id}/remove"
+            assert "only signing key" in page.get(remove).text
+            assert page.post(remove, remove).status_code == 303
+            assert registry.keys.policy(integration).keys == ()
+            assert page.post(remove, shown).status_code == 409
+            assert page.get(remove).status_code == 409
+        assert key.id in page.get(shown).text
+        assert "the-signing-key" not in page.get(shown).text + receiver.output
 
 
 def test_nothing_without_a_session(tmp_path: Path) -> None:

@@ -30,6 +30,19 @@ def test_behaves_as_a_set(intervals: list[tuple[int, int]], first: int, length: 
     assert offsets == OffsetSet(reversed(intervals))
 
 
+@given(one=INTERVALS, other=INTERVALS)
+def test_two_sets(one: list[tuple[int, int]], other: list[tuple[int, int]]) -> None:
+    """What they share, and what only one of them has."""
+    left, right = OffsetSet(one), OffsetSet(other)
+    numbers = [{o for low, high in found for o in range(low, high + 1)} for found in (left, right)]
+    for found, expected in (
+        (left.common(right), numbers[0] & numbers[1]),
+        (left.without(right), numbers[0] - numbers[1]),
+    ):
+        assert {o for low, high in found for o in range(low, high + 1)} == expected
+        assert found == OffsetSet((o, o) for o in expected)
+
+
 def test_touching_intervals_become_one() -> None:
     """So a writer without gaps is one interval, however many files it has."""
     assert list(OffsetSet([(0, 4), (10, 12), (5, 9)])) == [Interval(0, 12)]

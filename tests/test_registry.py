@@ -22,7 +22,7 @@ from customerio_pipeline.errors import (
     UnknownUrlError,
     UrlLimitError,
 )
-from customerio_pipeline.registry.records import Arrays, IntegrationState, NewUrl
+from customerio_pipeline.registry.records import Arrays, IntegrationState, NewUrl, SignaturePolicy
 from customerio_pipeline.registry.registry import Registry
 from customerio_pipeline.registry.tokens import hash_token, webhook_url
 from customerio_pipeline.settings import MAX_PUBLIC_URL_LENGTH
@@ -215,12 +215,15 @@ def test_a_registry_of_an_earlier_release_is_upgraded(url: str, registry: Regist
     registry.create("Shop")
     engine = sa.create_engine(url.replace("postgresql://", "postgresql+psycopg://"))
     with engine.begin() as connection:
-        connection.execute(sa.text("ALTER TABLE registry_integrations DROP COLUMN arrays"))
+        for column in ("arrays", "signatures", "signatures_epoch"):
+            connection.execute(sa.text(f"ALTER TABLE registry_integrations DROP COLUMN {column}"))
+        connection.execute(sa.text("DROP TABLE registry_signing_keys"))
         connection.execute(sa.text("UPDATE registry_state SET schema_version = 1"))
     engine.dispose()
     with closing(Registry.open(url)) as upgraded:
         assert upgraded.find("Shop").arrays is Arrays.JSON
         assert upgraded.create("Other", arrays=Arrays.SUBTABLES)[0].arrays is Arrays.SUBTABLES
+        assert upgraded.keys.policy(upgraded.find("Shop")) == SignaturePolicy()
         assert len(upgraded.snapshot().live_urls) == 2
 
 

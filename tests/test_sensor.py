@@ -15,6 +15,7 @@ from dagster._core.test_utils import freeze_time
 
 from customerio_pipeline.landing.files import LandingFile
 from customerio_pipeline.landing.offsets import OffsetSet
+from customerio_pipeline.loading.target import SchemaState
 from customerio_pipeline.orchestration.keys import SCHEMA_TAG, landing_key
 from customerio_pipeline.orchestration.sensor_plan import (
     REPORT_SECONDS,
@@ -178,6 +179,17 @@ class TestPlannedRuns:
         assert is_settled(cursor, files, NOW + 55)
         assert not is_settled(cursor, files, NOW + 60)
         assert not is_settled(cursor, [*files, _file(10, 10)], NOW + 5)
+
+    def test_a_release_needs_a_run_at_once(self) -> None:
+        """What was held is pending again, although everything has settled a moment ago."""
+        files = [_file(0, 9)]
+        released = {WRITER: OffsetSet([(3, 3)])}
+        state = SchemaState({WRITER: OffsetSet([(0, 9)])}, (), {}, held=released)
+        cursor = plan_run(Cursor(), files, state.settled({}), NOW).cursor
+
+        assert is_settled(cursor, files, NOW + 5)
+        assert not is_settled(cursor, files, NOW + 5, released)
+        assert plan_run(cursor, files, state.settled(released), NOW + 5, released).run_key
 
     def test_a_lost_warehouse_is_loaded_again(self) -> None:
         """What was loaded once and is not there any more is pending, under a new key."""

@@ -62,7 +62,7 @@ def test_a_whole_installation_adds_up(installation: Installation, options: tuple
     installation.warehouse.land(b'{"event_id":"e1","metric":"later"}')
     result = installation.verify(*options)
     assert result.exit_code == 0, result.output
-    assert "8 landed = 7 loaded + 1 waiting" in result.output
+    assert "8 landed = 7 loaded + 0 held + 1 waiting" in result.output
     assert "9 = 5 rows + 2 duplicates + 2 rejected" in result.output
     assert f"{SCHEMA}: nothing is missing" in result.output
 
@@ -131,7 +131,7 @@ def lose_load(installation: Installation) -> None:
         (delete_row, "rows of data: inserted by loads, there now: 5 and 4 (-1)", {}),
         (add_row, "rows of data: inserted by loads, there now: 5 and 6 (+1)", {}),
         (delete_rejected, "rejected records: counted by loads, there now: 2 and 1 (-1)", {}),
-        (lose_load, "deliveries: offsets settled, counted by loads: 7 and 2 (-5)", {}),
+        (lose_load, "deliveries: offsets settled, counted by loads + held: 7 and 2 (-5)", {}),
     ],
 )
 def test_what_is_lost_is_named(

@@ -13,6 +13,7 @@ _COMMANDS = {
     "admin-password": "customerio_pipeline.cli.admin_password:admin_password",
     "config": "customerio_pipeline.cli.config:config",
     "integrations": "customerio_pipeline.cli.integrations:integrations",
+    "keys": "customerio_pipeline.cli.keys:keys",
     "load": "customerio_pipeline.cli.load:load",
     "query": "customerio_pipeline.cli.query:query",
     "receiver": "customerio_pipeline.cli.receiver:receiver",

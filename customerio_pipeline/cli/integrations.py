@@ -5,7 +5,10 @@ from urllib.parse import urlsplit
 
 import click
 
+from customerio_pipeline.cli.landing_wait import wait_for_landing
 from customerio_pipeline.cli.output import print_json, print_table
+from customerio_pipeline.errors import LandingError
+from customerio_pipeline.landing import reverification
 from customerio_pipeline.orchestration.reload import reload_definitions
 from customerio_pipeline.registry.records import Arrays, Integration, NewUrl, WebhookUrl
 from customerio_pipeline.registry.registry import Registry
@@ -142,6 +145,40 @@ def resume(name: str) -> None:
         resumed = registry.resume(registry.find(name))
     click.echo(f'"{resumed.name}" is active: what arrived meanwhile is loaded too.')
     _print_told(settings, is_told=reload_definitions(settings))
+
+
+@integrations.command()
+@click.argument("name")
+@json_option
+def reverify(name: str, *, as_json: bool) -> None:
+    """Look again at what is held: what a signing key of today matches is loaded next.
+
+    Where the mode is not `require`, or there is no key, everything is.
+    """
+    settings = load_settings()
+    with closing(Registry.open(settings.registry)) as registry:
+        integration = registry.find(name)
+        wait_for_landing(settings)
+        policy = registry.keys.policy(integration)
+        try:
+            found = reverification.reverify(
+                settings.landing, integration.schema, policy, settings.signature_tolerance_seconds
+            )
+        except OSError as error:
+            raise LandingError(
+                f"Nothing was released: {settings.landing} cannot be written to ({error.strerror})."
+            ) from None
+        # What is held still may be joined by as much again.
+        registry.keys.begin_epoch(integration)
+    if as_json:
+        print_json({"released": found.released, "held": found.held})
+    else:
+        click.echo(
+            f'"{integration.name}": {found.released} held deliveries released, the next load takes'
+            f" them; {found.held} held still."
+        )
+    for damage in found.damaged:
+        raise damage
 
 
 @integrations.command()

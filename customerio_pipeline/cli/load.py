@@ -80,7 +80,8 @@ def _load(
     layout = layout_of(settings, integration)
     loader = Loader(schema, settings.landing, target, layout=layout)
     total: dict[str, int] = dict.fromkeys(
-        ("files", "deliveries", "events", "inserted", "updated", "duplicates", "rejected"), 0
+        ("files", "deliveries", "events", "inserted", "updated", "duplicates", "rejected", "held"),
+        0,
     )
     progress = _progress()
     task = progress.add_task(schema, total=None)
@@ -116,10 +117,17 @@ def _progress() -> Progress:
     )
 
 
+def _held(report: LoadReport) -> str:
+    said = [f" {report.held} held;"] if report.held else []
+    said += [f" {report.released} of the deliveries held no more;"] if report.released else []
+    return "".join(said)
+
+
 def _line(report: LoadReport) -> str:
     return (
         f"{report.schema}: {report.events} events from {report.files} files in"
         f" {report.seconds:.2f} s: {report.inserted} inserted, {report.duplicates} duplicates"
         f" ({report.updated} replaced a row), {report.rejected} rejected;"
+        f"{_held(report)}"
         f" {report.row_count} rows in data"
     )

@@ -8,7 +8,8 @@ import click
 from customerio_pipeline.cli.output import print_json, print_table, say_if_copied
 from customerio_pipeline.errors import WarehouseUnavailableError
 from customerio_pipeline.landing.listing import LandingListing, landed_offsets
-from customerio_pipeline.landing.reading import pending_files
+from customerio_pipeline.landing.reading import count_pending, pending_files
+from customerio_pipeline.landing.releases import Releases
 from customerio_pipeline.loading.target import Reader
 from customerio_pipeline.registry.records import Integration
 from customerio_pipeline.registry.registry import Registry
@@ -26,6 +27,9 @@ class _Status:
 
     waiting: int
     """Deliveries that are landed and not loaded."""
+
+    held: int
+    """Deliveries that are kept and not loaded, since no signing key signed them."""
 
     rows: int
     rejected: int
@@ -74,7 +78,8 @@ def _status(
 ) -> _Status:
     schema = integration.schema
     files = LandingListing(settings.landing, schema).files()
-    loaded = reader.state(schema).loaded
+    state = reader.state(schema)
+    loaded = state.settled(Releases(settings.landing, schema).offsets())
     waiting = pending_files(files, loaded)
     oldest = min((file.path(settings.landing).stat().st_mtime for file in waiting), default=None)
     rows, rejected, last = _loads(reader, schema) if loaded else (0, 0, None)
@@ -83,7 +88,8 @@ def _status(
         state=integration.state,
         live_urls=live_urls,
         landed=sum(len(offsets) for offsets in landed_offsets(files).values()),
-        waiting=sum(file.last - file.first + 1 for file in waiting),
+        waiting=count_pending(waiting, loaded),
+        held=sum(map(len, state.held.values())),
         rows=rows,
         rejected=rejected,
         last_received_at=last,

@@ -83,9 +83,17 @@ def _compare(settings: Settings, integration: Integration) -> Comparison:
 def _print(found: Account, compared: Comparison | None, gaps: Sequence[Gap]) -> None:
     hours = found.hours[-_SHOWN_HOURS:]
     print_table(
-        ["hour (UTC)", "writer", "files", "landed", "loaded", "waiting"],
+        ["hour (UTC)", "writer", "files", "landed", "loaded", "held", "waiting"],
         [
-            (line.hour, line.writer, line.files, line.landed, line.loaded, line.waiting)
+            (
+                line.hour,
+                line.writer,
+                line.files,
+                line.landed,
+                line.loaded,
+                line.held,
+                line.waiting,
+            )
             for line in hours
         ],
         title=found.schema,
@@ -93,10 +101,10 @@ def _print(found: Account, compared: Comparison | None, gaps: Sequence[Gap]) -> 
     if len(hours) < len(found.hours):
         click.echo(f"{len(found.hours) - len(hours)} earlier lines: --json has them.")
     totals = found.totals
-    adds_up = found.landed == found.loaded + found.waiting
+    adds_up = found.landed == found.loaded + found.held + found.waiting
     click.echo(
         f"deliveries  {found.landed:,} landed {'=' if adds_up else '≠'}"
-        f" {found.loaded:,} loaded + {found.waiting:,} waiting"
+        f" {found.loaded:,} loaded + {found.held:,} held + {found.waiting:,} waiting"
     )
     adds_up = totals.events == totals.rows + totals.duplicates + totals.rejected_rows
     click.echo(

@@ -32,7 +32,7 @@ class Delivery(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """Id of the webhook URL that was called; never its token."""
 
     signature: str
-    """Verdict on the signature: ``unchecked`` while no signing key is known."""
+    """Verdict on the signature (`customerio_pipeline.landing.signatures`)."""
 
     headers: tuple[str | None, ...]
     """Values of `LANDED_HEADERS`, None where the request had none."""

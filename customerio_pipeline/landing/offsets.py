@@ -69,6 +69,23 @@ class OffsetSet:
             (max(first, self._firsts[at]), min(last, self._lasts[at])) for at in range(low, high)
         )
 
+    def common(self, other: "OffsetSet") -> "OffsetSet":
+        """Return the offsets that are in both."""
+        return OffsetSet(interval for first, last in other for interval in self.within(first, last))
+
+    def without(self, other: "OffsetSet") -> "OffsetSet":
+        """Return the offsets that are not in `other`."""
+        left = OffsetSet()
+        for first, last in self:
+            following = first
+            for gone_first, gone_last in other.within(first, last):
+                if gone_first > following:
+                    left.add(following, gone_first - 1)
+                following = gone_last + 1
+            if following <= last:
+                left.add(following, last)
+        return left
+
     def gaps(self) -> list[Interval]:
         """Return the offsets missing between 0 and the greatest in the set."""
         missing = []

@@ -1,6 +1,6 @@
 """Choosing the landing files of a load, telling damaged ones, and reading small ones."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 from customerio_pipeline.errors import LandingError
 from customerio_pipeline.landing.files import LandingFile
 from customerio_pipeline.landing.offsets import OffsetSet
+from customerio_pipeline.landing.signatures import HELD_VERDICTS
 
 
 def pending_files(
@@ -21,6 +22,18 @@ def pending_files(
         for file in files
         if file.writer not in loaded or not loaded[file.writer].covers(file.first, file.last)
     ]
+
+
+def count_pending(files: Iterable[LandingFile], loaded: Mapping[str, OffsetSet]) -> int:
+    """Return how many offsets of the files are not in `loaded`."""
+    nothing = OffsetSet()
+    return sum(
+        file.last
+        - file.first
+        + 1
+        - len(loaded.get(file.writer, nothing).within(file.first, file.last))
+        for file in files
+    )
 
 
 class LandedDelivery(NamedTuple):
@@ -36,28 +49,63 @@ class LandedDelivery(NamedTuple):
     body: bytes
 
 
+class HeldDelivery(NamedTuple):
+    """A delivery that is landed and not loaded (`customerio_pipeline.landing.signatures`)."""
+
+    writer: str
+    offset: int
+    signature: str
+    """The verdict."""
+
+    url_id: str
+    sequence: int
+    received_us: int
+    """Microseconds since the epoch."""
+
+
+class Found(NamedTuple):
+    """What loading reads of a landing file."""
+
+    deliveries: list[LandedDelivery]
+    held: list[HeldDelivery]
+
+
 _COLUMNS = ("_sdc_sequence", "writer", "offset", "received_at", "content_encoding", "body")
+_HELD_COLUMNS = ("writer", "offset", "signature", "url_id", "_sdc_sequence", "received_at")
 
 
-def read_deliveries(path: Path, loaded: OffsetSet) -> list[LandedDelivery]:
+def read_deliveries(path: Path, loaded: OffsetSet, released: OffsetSet) -> Found:
     """Return the deliveries of a landing file whose offsets are not in `loaded`.
+
+    Those with a verdict that holds them back are held, unless they are `released`.
 
     Raises:
         LandingError: naming the file and the reason.
     """
     try:
         # One at a time: a thread pool costs more than a small file.
-        table = pq.read_table(path, columns=list(_COLUMNS), partitioning=None, use_threads=False)
+        table = pq.read_table(
+            path,
+            columns=list(dict.fromkeys(_COLUMNS + _HELD_COLUMNS)),
+            partitioning=None,
+            use_threads=False,
+        )
     except (OSError, pa.ArrowException) as error:
         raise _unreadable(path.name, error) from error
     at = table.column_names.index("received_at")
     table = table.set_column(at, "received_at", table["received_at"].cast(pa.int64()))
-    columns = [table[name].to_pylist() for name in _COLUMNS]
-    return [
-        delivery
-        for delivery in map(LandedDelivery, *columns)
-        if not loaded.covers(delivery.offset, delivery.offset)
-    ]
+    columns = {name: table[name].to_pylist() for name in table.column_names}
+    found = Found([], [])
+    for at, (offset, verdict) in enumerate(
+        zip(columns["offset"], columns["signature"], strict=True)
+    ):
+        if loaded.covers(offset, offset):
+            continue
+        if verdict in HELD_VERDICTS and not released.covers(offset, offset):
+            found.held.append(HeldDelivery(*(columns[name][at] for name in _HELD_COLUMNS)))
+        else:
+            found.deliveries.append(LandedDelivery(*(columns[name][at] for name in _COLUMNS)))
+    return found
 
 
 def check_file(landing: Path, file: LandingFile, *, whole: bool = False) -> int:

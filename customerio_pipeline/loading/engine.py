@@ -3,7 +3,7 @@
 It is a parser in memory, whatever the warehouse; it never opens a warehouse's file.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -13,7 +13,8 @@ import duckdb
 import pyarrow as pa
 
 from customerio_pipeline.landing.offsets import OffsetSet
-from customerio_pipeline.landing.reading import LandedDelivery
+from customerio_pipeline.landing.reading import HeldDelivery, LandedDelivery
+from customerio_pipeline.landing.signatures import HELD_VERDICTS
 from customerio_pipeline.loading.decoding import MAX_EVENT_ID_BYTES, MAX_EVENT_ID_LENGTH
 
 
@@ -28,6 +29,9 @@ class Source(NamedTuple):
     loaded: OffsetSet
     """Those of its offsets."""
 
+    released: OffsetSet
+    """Those of its offsets that are loaded although their verdict holds them back."""
+
 
 class Engine:
     """Holds the table ``raw``, one row per delivery.
@@ -36,6 +40,10 @@ class Engine:
     one JSON object whose ``event_id`` was read before landing, by a strict reader, and in which no
     control character is escaped. Elsewhere ``body`` has the bytes.
     """
+
+    def __init__(self) -> None:
+        self.held: list[HeldDelivery] = []
+        """What the last `read` left out of ``raw``, because it is to be held."""
 
     @cached_property
     def _connection(self) -> duckdb.DuckDBPyConnection:
@@ -56,17 +64,13 @@ class Engine:
         Raises:
             duckdb.Error: a file cannot be read.
         """
-        self.execute(
-            "CREATE OR REPLACE TEMP TABLE loaded (writer VARCHAR, first BIGINT, last BIGINT)"
+        is_loaded = self._among("loaded", [(source.writer, source.loaded) for source in sources])
+        is_released = self._among(
+            "released", [(source.writer, source.released) for source in sources]
         )
-        loaded = [(source.writer, *interval) for source in sources for interval in source.loaded]
-        is_new = ""
-        if loaded:
-            self._connection.executemany("INSERT INTO loaded VALUES (?, ?, ?)", loaded)
-            is_new = (
-                " WHERE NOT EXISTS (FROM loaded WHERE loaded.writer = landed.writer"
-                '  AND landed."offset" BETWEEN first AND last)'
-            )
+        verdicts = ", ".join(f"'{verdict}'" for verdict in HELD_VERDICTS)
+        is_held = f"(signature IN ({verdicts}) AND NOT {is_released})"
+        paths = [str(source.path) for source in sources]
         decoded = (
             "CASE WHEN content_encoding IS NULL AND event_id <> ''"
             f" AND length(event_id) <= {MAX_EVENT_ID_LENGTH}"
@@ -82,8 +86,32 @@ class Engine:
             f" CASE WHEN {plain} THEN NULL ELSE body END AS body"
             ' FROM (SELECT writer, "offset", _sdc_sequence, received_at, content_encoding,'
             f"   event_id, body, {decoded} AS decoded"
-            f"  FROM read_parquet(?, hive_partitioning = false)) AS landed{is_new}",
-            [[str(source.path) for source in sources]],
+            "  FROM read_parquet(?, hive_partitioning = false) AS landed"
+            f"  WHERE NOT {is_loaded} AND NOT {is_held})",
+            [paths],
+        )
+        self.held = [
+            HeldDelivery(*row)
+            for row in self.rows(
+                'SELECT writer, "offset", signature, url_id, _sdc_sequence, epoch_us(received_at)'
+                " FROM read_parquet(?, hive_partitioning = false) AS landed"
+                f" WHERE NOT {is_loaded} AND {is_held}",
+                [paths],
+            )
+        ]
+
+    def _among(self, name: str, offsets: Iterable[tuple[str, OffsetSet]]) -> str:
+        """Return the condition that a row of ``landed`` is among `offsets`, those of a writer."""
+        self.execute(
+            f"CREATE OR REPLACE TEMP TABLE {name} (writer VARCHAR, first BIGINT, last BIGINT)"
+        )
+        rows = [(writer, *interval) for writer, those in offsets for interval in those]
+        if not rows:
+            return "false"
+        self._connection.executemany(f"INSERT INTO {name} VALUES (?, ?, ?)", rows)
+        return (
+            f"EXISTS (FROM {name} WHERE {name}.writer = landed.writer"
+            '  AND landed."offset" BETWEEN first AND last)'
         )
 
     def deliveries(

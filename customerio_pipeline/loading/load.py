@@ -17,7 +17,8 @@ from customerio_pipeline.errors import LandingError, WarehouseReplacedError
 from customerio_pipeline.landing.files import LandingFile
 from customerio_pipeline.landing.listing import LandingListing
 from customerio_pipeline.landing.offsets import OffsetSet
-from customerio_pipeline.landing.reading import check_file, pending_files
+from customerio_pipeline.landing.reading import check_file, count_pending, pending_files
+from customerio_pipeline.landing.releases import Releases
 from customerio_pipeline.loading.engine import Source
 from customerio_pipeline.loading.names import SEPARATOR
 from customerio_pipeline.loading.staging import DEFAULT_LAYOUT, Layout, Staging
@@ -51,6 +52,12 @@ class LoadReport:
     """Those of `duplicates` that were later than the row in `data` and replaced it."""
 
     rejected: int
+    held: int
+    """Deliveries left out because no signing key signed them."""
+
+    released: int
+    """Those of `deliveries` that were held before."""
+
     row_count: int
     """Rows of `data` now."""
 
@@ -74,6 +81,14 @@ class LoadReport:
     def lag_max_seconds(self) -> float:
         """Seconds from the oldest receipt to the load."""
         return _seconds(self.received_from, self.batched_at)
+
+
+class _Landed(NamedTuple):
+    """What landing holds, as of one moment."""
+
+    files: list[LandingFile]
+    released: Mapping[str, OffsetSet]
+    """Offsets of deliveries that may be held no more, by writer."""
 
 
 class _Ahead(NamedTuple):
@@ -104,17 +119,18 @@ class Loader:
         self.damaged: dict[LandingFile, LandingError] = {}
         self._landing = landing
         self._listing = LandingListing(landing, schema)
+        self._releases = Releases(landing, schema)
         self._target = target
         self._run_id = run_id
         self._layout = layout
-        self._settled: list[LandingFile] = []
+        self._settled = _Landed([], {})
         self._staging: Staging | None = None
         self._ahead: _Ahead | None = None
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="staging")
 
     def has_pending(self) -> bool:
         """Tell whether landing holds a delivery that the warehouse has not settled."""
-        return bool(self._pending(self._listing.files(), self._target.state(self.schema).loaded))
+        return bool(self._pending(self._landed(), self._target.state(self.schema)))
 
     def load_next(self) -> LoadReport | None:
         """Load the next batch in one transaction; None when nothing is pending.
@@ -123,17 +139,17 @@ class Loader:
             WarehouseError: nothing was changed; a later call repeats the batch.
         """
         started = time.monotonic()
-        files = self._listing.files()
-        if files == self._settled:
+        landed = self._landed()
+        if landed == self._settled:
             return None  # an idle drain leaves the lock and the warehouse to others
         with self._target.exclusive(self.schema):
             state = self._target.state(self.schema)
-            batch = self._staged_ahead(state) or self._next_batch(files, state)
+            batch = self._staged_ahead(state) or self._next_batch(landed, state)
             if batch is None:
-                self._settled = files
+                self._settled = landed
                 return None
             expected = state.after(batch)
-            self._stage_ahead(files, expected)
+            self._stage_ahead(landed, expected)
             try:
                 counts = self._target.merge(self.schema, batch)
             except BaseException:
@@ -151,16 +167,22 @@ class Loader:
             duplicates=batch.absorbed + counts.updated + counts.stale,
             updated=counts.updated,
             rejected=batch.rejected.num_rows,
+            held=batch.held.num_rows,
+            released=sum(map(len, batch.released.values())),
             row_count=counts.row_count,
             received_from=batch.received_from,
             received_to=batch.received_to,
             new_columns=tuple(sorted(batch.columns.keys() - state.table_columns.keys())),
             split_columns=tuple(column.name for column in batch.mappings if column.is_split),
-            waiting=sum(
-                file.last - file.first + 1 for file in self._pending(files, expected.loaded)
+            waiting=count_pending(
+                self._pending(landed, expected), expected.settled(landed.released)
             ),
             seconds=time.monotonic() - started,
         )
+
+    def damage(self) -> list[LandingError]:
+        """Return what was left out because it is damaged."""
+        return [*self.damaged.values(), *self._releases.damaged.values()]
 
     def publish(self, *, force: bool = False) -> None:
         """Let readers of a copy see what was loaded (`Target.publish`)."""
@@ -179,10 +201,10 @@ class Loader:
             self._staging.close()
             self._staging = None
 
-    def _stage_ahead(self, files: list[LandingFile], expected: SchemaState) -> None:
+    def _stage_ahead(self, landed: _Landed, expected: SchemaState) -> None:
         """Stage the batch after this one while this one is merged, if there is one to come."""
-        if self._pending(files, expected.loaded):
-            future = self._thread.submit(self._next_batch, files, expected)
+        if self._pending(landed, expected):
+            future = self._thread.submit(self._next_batch, landed, expected)
             self._ahead = _Ahead(expected, future)
 
     def _staged_ahead(self, state: SchemaState) -> Batch | None:
@@ -200,10 +222,10 @@ class Loader:
         self._forget()
         return None
 
-    def _next_batch(self, files: list[LandingFile], state: SchemaState) -> Batch | None:
+    def _next_batch(self, landed: _Landed, state: SchemaState) -> Batch | None:
         """Stage the oldest sound files; None when there is none."""
-        while selected := self._select(self._pending(files, state.loaded)):
-            batch = self._stage(selected, state)
+        while selected := self._select(self._pending(landed, state)):
+            batch = self._stage(selected, landed.released, state)
             if batch is not None:
                 return batch
         return None
@@ -223,10 +245,12 @@ class Loader:
             elif path and column.name != path:
                 _log.info("%s: the key %s is the column %s.", table, path, column.name)
 
-    def _pending(
-        self, files: list[LandingFile], loaded: Mapping[str, OffsetSet]
-    ) -> list[LandingFile]:
-        return [file for file in pending_files(files, loaded) if file not in self.damaged]
+    def _landed(self) -> _Landed:
+        return _Landed(self._listing.files(), self._releases.offsets())
+
+    def _pending(self, landed: _Landed, state: SchemaState) -> list[LandingFile]:
+        pending = pending_files(landed.files, state.settled(landed.released))
+        return [file for file in pending if file not in self.damaged]
 
     def _select(self, pending: Sequence[LandingFile]) -> list[LandingFile]:
         """Return the oldest sound files, up to the size of a batch."""
@@ -249,10 +273,16 @@ class Loader:
             self.damaged[file] = error
             return None
 
-    def _stage(self, files: Sequence[LandingFile], state: SchemaState) -> Batch | None:
+    def _stage(
+        self,
+        files: Sequence[LandingFile],
+        released: Mapping[str, OffsetSet],
+        state: SchemaState,
+    ) -> Batch | None:
         """Stage files; None when one of them turned out to be damaged within."""
         batched_at = datetime.now(UTC)
         staging = self._warm_staging(state)
+        settled = state.settled(released)
         try:
             staged = staging.stage(
                 [
@@ -260,7 +290,8 @@ class Loader:
                         file.path(self._landing),
                         file.writer,
                         file.last - file.first + 1,
-                        state.loaded.get(file.writer, OffsetSet()).within(file.first, file.last),
+                        settled.get(file.writer, OffsetSet()).within(file.first, file.last),
+                        released.get(file.writer, OffsetSet()).within(file.first, file.last),
                     )
                     for file in files
                 ],
@@ -273,12 +304,18 @@ class Loader:
         offsets: defaultdict[str, OffsetSet] = defaultdict(OffsetSet)
         for file in files:
             offsets[file.writer].add(file.first, file.last)
+        reopened = {
+            writer: those.common(offsets[writer])
+            for writer, those in state.reopened(released).items()
+            if writer in offsets
+        }
         return Batch(
             load_id=uuid4().hex,
             batched_at=batched_at,
             run_id=self._run_id,
             mappings=staging.take_new(),
             loaded={writer: list(intervals) for writer, intervals in offsets.items()},
+            released={writer: those for writer, those in reopened.items() if len(those)},
             files=len(files),
             **staged._asdict(),
         )
@@ -317,7 +354,7 @@ def drain(
             loader.publish()
     finally:
         loader.publish(force=True)
-    for error in loader.damaged.values():
+    for error in loader.damage():
         raise error
 
 

@@ -14,7 +14,7 @@ import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from customerio_pipeline.landing.reading import LandedDelivery, read_deliveries
+from customerio_pipeline.landing.reading import HeldDelivery, LandedDelivery, read_deliveries
 from customerio_pipeline.loading.bulk import ROW_ID, BulkFlattener
 from customerio_pipeline.loading.columns import OVERFLOW_COLUMN, SYSTEM_COLUMNS, ColumnMap
 from customerio_pipeline.loading.decoding import JsonObject, Rejected, read_events
@@ -60,6 +60,16 @@ REJECTED_COLUMNS = {
 }
 """Stitch's four columns first (stitch-loading 7.1), then where the delivery is in landing."""
 
+HELD_COLUMNS = {
+    "writer": ColumnType.TEXT,
+    "offset": ColumnType.BIGINT,
+    "signature": ColumnType.TEXT,
+    "url_id": ColumnType.TEXT,
+    "_sdc_sequence": ColumnType.BIGINT,
+    "_sdc_received_at": ColumnType.TIMESTAMP,
+}
+"""Where the delivery is in landing, why it is held, and whence it came."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -87,6 +97,7 @@ class Staged(NamedTuple):
 
     subtables: Sequence[Subtable]
     rejected: pa.Table
+    held: pa.Table
     deliveries: int
     events: int
     absorbed: int
@@ -149,26 +160,28 @@ class Staging:
         """
         if sum(source.deliveries for source in sources) < BULK_DELIVERIES:
             found = [
-                delivery
-                for source in sources
-                for delivery in read_deliveries(source.path, source.loaded)
+                read_deliveries(source.path, source.loaded, source.released) for source in sources
             ]
-            times = [delivery.received_us for delivery in found]
-            landed = len(found), min(times, default=None), max(times, default=None)
-            return self._stage([], 0, found, landed, batched_at)
+            small = [delivery for one in found for delivery in one.deliveries]
+            held = [delivery for one in found for delivery in one.held]
+            times = [delivery.received_us for delivery in small]
+            landed = len(small), min(times, default=None), max(times, default=None)
+            return self._stage([], 0, small, held, landed, batched_at)
         self._engine.read(sources)
         landed = self._engine.rows(
             "SELECT count(*), epoch_us(min(received_at)), epoch_us(max(received_at)) FROM raw"
         )[0]
         parts = self._flatten_in_bulk()
         superseded = self._engine.rows("SELECT count(*) FROM superseded")[0][0] if parts else 0
-        return self._stage(parts, superseded, self._rest(parts), landed, batched_at)
+        rest = self._rest(parts)
+        return self._stage(parts, superseded, rest, self._engine.held, landed, batched_at)
 
-    def _stage(
+    def _stage(  # noqa: PLR0913, PLR0917  what was found, in its kinds
         self,
         parts: Sequence[pa.Table],
         superseded: int,
         rest: Sequence[LandedDelivery],
+        held: Sequence[HeldDelivery],
         landed: tuple[int, int | None, int | None],
         batched_at: datetime,
     ) -> Staged:
@@ -187,6 +200,7 @@ class Staging:
             rows=rows,
             subtables=_subtables(slow, batched_at),
             rejected=_table(rejected, REJECTED_COLUMNS),
+            held=_table(list(zip(*held, strict=True)) or [()] * len(HELD_COLUMNS), HELD_COLUMNS),
             deliveries=deliveries,
             events=events,
             absorbed=events - len(slow.rejected) - rows.num_rows,

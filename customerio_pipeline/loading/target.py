@@ -94,6 +94,33 @@ class SchemaState(NamedTuple):
     subtables: Mapping[str, TableColumns] = MappingProxyType({})
     """Columns of each subtable (stitch-loading 4.2)."""
 
+    held: Mapping[str, OffsetSet] = MappingProxyType({})
+    """Offsets of `loaded` whose deliveries are held: settled, and in no table (landing's
+    `signatures`)."""
+
+    def settled(self, released: Mapping[str, OffsetSet]) -> Mapping[str, OffsetSet]:
+        """Return the offsets that are not to be loaded: all of `loaded`, but for what was released.
+
+        Args:
+            released: offsets of deliveries that may be held no more, by writer.
+        """
+        reopened = self.reopened(released)
+        if not reopened:
+            return self.loaded
+        return {
+            writer: offsets.without(reopened.get(writer, OffsetSet()))
+            for writer, offsets in self.loaded.items()
+        }
+
+    def reopened(self, released: Mapping[str, OffsetSet]) -> dict[str, OffsetSet]:
+        """Return the offsets that are held and were released, by writer."""
+        common = {
+            writer: offsets.common(released[writer])
+            for writer, offsets in self.held.items()
+            if writer in released
+        }
+        return {writer: offsets for writer, offsets in common.items() if len(offsets)}
+
     def after(self, batch: "Batch") -> "SchemaState":
         """Return what the schema holds once `batch` is merged."""
         loaded = {writer: OffsetSet(offsets) for writer, offsets in self.loaded.items()}
@@ -101,6 +128,13 @@ class SchemaState(NamedTuple):
             offsets = loaded.setdefault(writer, OffsetSet())
             for first, last in intervals:
                 offsets.add(first, last)
+        held = {writer: OffsetSet(offsets) for writer, offsets in self.held.items()}
+        for writer, offsets in batch.released.items():
+            held[writer] = held[writer].without(offsets)
+        for writer, offset in zip(
+            batch.held["writer"].to_pylist(), batch.held["offset"].to_pylist(), strict=True
+        ):
+            held.setdefault(writer, OffsetSet()).add(offset, offset)
         return SchemaState(
             loaded,
             [*self.columns, *batch.mappings],
@@ -112,12 +146,14 @@ class SchemaState(NamedTuple):
                     for table in batch.subtables
                 },
             },
+            {writer: offsets for writer, offsets in held.items() if len(offsets)},
         )
 
     def holds_as_much_as(self, other: "SchemaState") -> bool:
         """Tell whether both hold the same offsets, mapping and columns."""
         return (
             self.loaded == other.loaded
+            and self.held == other.held
             and set(self.columns) == set(other.columns)
             and self.table_columns.keys() == other.table_columns.keys()
             and self.subtables == other.subtables
@@ -162,8 +198,14 @@ class Batch(NamedTuple):
     rejected: pa.Table
     """Rows for `_sdc_rejected`."""
 
+    held: pa.Table
+    """Rows for `_sdc_held`."""
+
     loaded: Mapping[str, Sequence[Interval]]
     """Offsets that this batch settles, by writer."""
+
+    released: Mapping[str, OffsetSet]
+    """Those of them that were held, and are no more."""
 
     files: int
     deliveries: int

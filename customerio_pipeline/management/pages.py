@@ -28,6 +28,9 @@ NOTICES = {
     "paused": "Loading is paused. Events are still received and kept.",
     "resumed": "Loading goes on, beginning with what arrived meanwhile.",
     "deleted": "The integration is deleted. Its tables and landing files are still there.",
+    "key-added": "The key is added: receivers know it within a second.",
+    "key-removed": "The key is removed and forgotten.",
+    "mode-set": "The mode is set: receivers know it within a second.",
     "revoked": "The URL is revoked: within a second no delivery to it is taken any more.",
 }
 """What a page says after a change, by the code in its address."""

@@ -3,6 +3,7 @@
 import json
 import secrets
 import time
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
@@ -14,8 +15,9 @@ from litestar.params import FromPath
 
 from customerio_pipeline.management.pages import PageRequest, page
 from customerio_pipeline.management.services import Services
-from customerio_pipeline.registry.records import Integration
+from customerio_pipeline.registry.records import Integration, LiveKey
 from customerio_pipeline.registry.tokens import webhook_url
+from customerio_pipeline.simulator.signing import sign
 
 # Every worker knows a new URL within a second (design C8); then the sender's patience of 4 s.
 _KNOWN_SECONDS = 2.0
@@ -62,13 +64,19 @@ def _send(services: Services, integration: Integration) -> _Outcome:
     # Nobody knows the tokens of its URLs, so the event has one of its own, for as long as it takes.
     url = services.registry.begin_test(integration)
     try:
-        return _post(webhook_url(services.settings.public_url, url.token))
+        keys = services.registry.keys.policy(integration).keys
+        return _post(webhook_url(services.settings.public_url, url.token), keys)
     finally:
         services.registry.end_test(integration)
 
 
-def _post(url: str) -> _Outcome:
+def _post(url: str, keys: Sequence[LiveKey]) -> _Outcome:
     body = _body()
+    headers = {"content-type": "application/json"}
+    if keys:
+        timestamp = int(time.time())
+        headers["x-cio-timestamp"] = str(timestamp)
+        headers["x-cio-signature"] = sign(keys[0].secret, timestamp, body)
     give_up_at = time.monotonic() + _KNOWN_SECONDS
     while True:
         began = time.monotonic()
@@ -76,7 +84,7 @@ def _post(url: str) -> _Outcome:
             answer = httpx.post(
                 url,
                 content=body,
-                headers={"content-type": "application/json"},
+                headers=headers,
                 timeout=_TIMEOUT_SECONDS,
             )
         except httpx.HTTPError as error:

@@ -73,7 +73,15 @@ def table_checks(settings: Settings, schema: str) -> list[dg.AssetChecksDefiniti
     def rejected_check() -> dg.AssetCheckResult:
         return _on_tables(settings, schema, rejected_share)
 
-    return [event_id_check, rejected_check]
+    @dg.asset_check(
+        asset=data_key(schema),
+        name="signatures_valid",
+        description="No delivery is held because no signing key signed it.",
+    )
+    def signatures_check() -> dg.AssetCheckResult:
+        return _on_tables(settings, schema, signatures_valid)
+
+    return [event_id_check, rejected_check, signatures_check]
 
 
 def event_id_unique_and_not_null(target: Target, schema: str) -> dg.AssetCheckResult:
@@ -91,6 +99,34 @@ def event_id_unique_and_not_null(target: Target, schema: str) -> dg.AssetCheckRe
             f"{rows} rows: {rows - present} without event_id, {present - different} repeated."
         ),
         metadata={"rows": rows, "missing": rows - present, "repeated": present - different},
+    )
+
+
+def signatures_valid(target: Target, schema: str) -> dg.AssetCheckResult:
+    """Count what is held, by URL and verdict."""
+    held = sum(map(len, target.state(schema).held.values()))
+    if not held:
+        return dg.AssetCheckResult(passed=True, description="Nothing is held.")
+    result = target.query(
+        "SELECT url_id, signature, count(*), min(_sdc_received_at), max(_sdc_received_at)"  # noqa: S608
+        f' FROM "{schema}"._sdc_held WHERE released_at IS NULL'
+        " GROUP BY url_id, signature ORDER BY count(*) DESC, url_id, signature LIMIT 10"
+    )
+    return dg.AssetCheckResult(
+        passed=False,
+        severity=dg.AssetCheckSeverity.WARN,
+        description=(
+            f"{held} deliveries are landed and not loaded: no signing key signed them. Add the"
+            " right key, then run `customerio-pipeline integrations reverify`."
+        ),
+        metadata={
+            "held": held,
+            "by_url": dg.MetadataValue.md(
+                markdown_table(
+                    ("URL id", "verdict", "deliveries", "first", "last"), result.rows, _REASON_WIDTH
+                )
+            ),
+        },
     )
 
 

@@ -44,6 +44,7 @@ class Totals:
     updated: int
     duplicates: int
     rejected: int
+    held: int
     seconds: float
 
     @classmethod
@@ -58,6 +59,7 @@ class Totals:
             updated=sum(report.updated for report in reports),
             duplicates=sum(report.duplicates for report in reports),
             rejected=sum(report.rejected for report in reports),
+            held=sum(report.held for report in reports),
             seconds=round(sum(report.seconds for report in reports), 3),
         )
 
@@ -72,6 +74,7 @@ class Totals:
             updated=self.updated + other.updated,
             duplicates=self.duplicates + other.duplicates,
             rejected=self.rejected + other.rejected,
+            held=self.held + other.held,
             seconds=round(self.seconds + other.seconds, 3),
         )
 
@@ -82,6 +85,7 @@ class Totals:
             f"{self.events} events of {self.deliveries} deliveries in {self.files} files:"
             f" {self.inserted} inserted, {self.duplicates} duplicates absorbed"
             f" ({self.updated} rows updated by them), {self.rejected} rejected,"
+            f" {self.held} deliveries held,"
             f" in {self.seconds:.2f} s"
         )
 
@@ -97,6 +101,7 @@ def batch_metadata(reports: Sequence[LoadReport]) -> Metadata:
         "rows_updated": totals.updated,
         "duplicates_absorbed": totals.duplicates,
         "events_rejected": totals.rejected,
+        "deliveries_held": totals.held,
         "lag_seconds": round(newest.lag_seconds, 3),
         "lag_seconds_oldest": round(max(report.lag_max_seconds for report in reports), 3),
         "files": totals.files,

@@ -1,6 +1,7 @@
 """The sensor of an integration: reports landing files and requests the run that loads them."""
 
 import time
+from collections.abc import Mapping
 from contextlib import closing
 
 import dagster as dg
@@ -8,6 +9,7 @@ import dagster as dg
 from customerio_pipeline.errors import WarehouseDamagedError, WarehouseError
 from customerio_pipeline.landing.listing import LandingListing
 from customerio_pipeline.landing.offsets import OffsetSet
+from customerio_pipeline.landing.releases import Releases
 from customerio_pipeline.orchestration.drain_run import DrainConfig
 from customerio_pipeline.orchestration.integrations import NotLoadingError, check_is_loading
 from customerio_pipeline.orchestration.keys import (
@@ -49,6 +51,7 @@ _UNFINISHED = [
 def load_sensor(settings: Settings, schema: str) -> dg.SensorDefinition:
     """Build the sensor of one integration."""
     listing = LandingListing(settings.landing, schema)
+    releases = Releases(settings.landing, schema)
     wait_seconds = min(settings.warehouse_wait_seconds, _WAREHOUSE_WAIT_SECONDS)
     quick = settings.model_copy(update={"warehouse_wait_seconds": wait_seconds})
 
@@ -64,15 +67,15 @@ def load_sensor(settings: Settings, schema: str) -> dg.SensorDefinition:
     )
     def sensor(context: dg.SensorEvaluationContext) -> dg.SensorResult:
         now = time.time()
-        files = listing.files()
+        files, released = listing.files(), releases.offsets()
         cursor, landed = plan_reports(Cursor.from_text(context.cursor), files, now)
         events = [_materialization(settings, schema, part) for part in landed]
         reason = _reason_to_wait(context.instance, settings, schema)
-        if reason is None and is_settled(cursor, files, now):
+        if reason is None and is_settled(cursor, files, now, released):
             reason = NOTHING_NEW
         if reason is not None:
             return dg.SensorResult(skip_reason=reason, asset_events=events, cursor=cursor.to_text())
-        decision = plan_run(cursor, files, _loaded(quick, schema), now)
+        decision = plan_run(cursor, files, _settled(quick, schema, released), now, released)
         text = decision.cursor.to_text()
         if decision.run_key is None:
             return dg.SensorResult(skip_reason=decision.reason, asset_events=events, cursor=text)
@@ -130,10 +133,12 @@ def _fail_if_lost(instance: dg.DagsterInstance, record: dg.RunRecord, settings: 
     return True
 
 
-def _loaded(settings: Settings, schema: str) -> dict[str, OffsetSet] | None:
+def _settled(
+    settings: Settings, schema: str, released: Mapping[str, OffsetSet]
+) -> Mapping[str, OffsetSet] | None:
     try:
         with closing(open_warehouse(settings)) as target:
-            return dict(target.state(schema).loaded)
+            return target.state(schema).settled(released)
     except WarehouseDamagedError:
         return {}  # a run makes it again from landing
     except WarehouseError:

@@ -4,6 +4,7 @@ import hashlib
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import date
+from types import MappingProxyType
 from typing import NamedTuple
 
 import msgspec
@@ -27,6 +28,9 @@ _UNREADABLE = "unreadable"
 Intervals = dict[str, list[tuple[int, int]]]
 
 
+_NOTHING: Mapping[str, OffsetSet] = MappingProxyType({})
+
+
 class Cursor(msgspec.Struct, frozen=True, kw_only=True):
     """What one tick tells the next."""
 
@@ -35,7 +39,7 @@ class Cursor(msgspec.Struct, frozen=True, kw_only=True):
 
     reported_at: float = 0.0
     settled: str = ""
-    """Digest of the landed offsets when all of them were loaded."""
+    """Digest of what was landed, and released, when all of it was loaded."""
 
     settled_at: float = 0.0
 
@@ -111,14 +115,19 @@ def plan_reports(
     return cursor, [LandedFiles(day, by_day[day]) for day in sorted(by_day)]
 
 
-def is_settled(cursor: Cursor, files: Sequence[LandingFile], now: float) -> bool:
+def is_settled(
+    cursor: Cursor,
+    files: Sequence[LandingFile],
+    now: float,
+    released: Mapping[str, OffsetSet] = _NOTHING,
+) -> bool:
     """Tell whether the warehouse need not be asked: nothing has landed since it had everything.
 
     It is asked once a minute all the same, for it may have been lost or rebuilt.
     """
     if not 0 <= now - cursor.settled_at < _SETTLED_SECONDS:
         return False
-    return _digest(landed_offsets(files)) == cursor.settled
+    return _digest(landed_offsets(files), released) == cursor.settled
 
 
 def plan_run(
@@ -126,17 +135,19 @@ def plan_run(
     files: Sequence[LandingFile],
     loaded: Mapping[str, OffsetSet] | None,
     now: float,
+    released: Mapping[str, OffsetSet] = _NOTHING,
 ) -> Decision:
     """Decide whether a run is needed, none being under way.
 
     Args:
         cursor: of the last tick.
         files: everything in landing.
-        loaded: what the warehouse holds; None when it cannot be read. A run is requested then
+        loaded: what the warehouse has settled; None when it cannot be read. A run is requested then
             all the same: it waits for the warehouse, or fails with the reason.
         now: seconds since the epoch.
+        released: offsets of deliveries that may be held no more.
     """
-    landed = _digest(landed_offsets(files))
+    landed = _digest(landed_offsets(files), released)
     if loaded is None:
         waiting = landed != cursor.settled and bool(files)
     else:
@@ -175,6 +186,6 @@ def _intervals(offsets: Mapping[str, OffsetSet]) -> Intervals:
     return {writer: [(first, last) for first, last in have] for writer, have in offsets.items()}
 
 
-def _digest(offsets: Mapping[str, OffsetSet]) -> str:
-    text = msgspec.json.encode(sorted(_intervals(offsets).items()))
+def _digest(*parts: Mapping[str, OffsetSet]) -> str:
+    text = msgspec.json.encode([sorted(_intervals(part).items()) for part in parts if part])
     return hashlib.sha256(text).hexdigest()[:16]

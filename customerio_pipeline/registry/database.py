@@ -178,8 +178,8 @@ def _upgrade(connection: sa.Connection, version: int | None) -> None:
         )
         return
     for newer in range(version + 1, SCHEMA_VERSION + 1):
-        if newer in UPGRADES:
-            connection.execute(sa.text(UPGRADES[newer]))
+        for statement in UPGRADES[newer]:
+            connection.execute(sa.text(statement))
         connection.execute(registry_state.update().values(schema_version=newer))
 
 

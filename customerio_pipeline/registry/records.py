@@ -63,6 +63,62 @@ class NewUrl(NamedTuple):
         return f"NewUrl(id={self.id!r}, token=…)"
 
 
+class SignatureMode(StrEnum):
+    """What becomes of a delivery that no signing key of its integration signed."""
+
+    OFF = "off"
+    """Signatures are not checked."""
+
+    RECORD = "record"
+    """It is loaded; the verdict is recorded."""
+
+    REQUIRE = "require"
+    """It is held: landed, not loaded."""
+
+
+class SigningKey(NamedTuple):
+    """A signing key as it can be shown: its id, never the key."""
+
+    id: str
+    added_at: datetime
+    removed_at: datetime | None
+
+    @property
+    def is_live(self) -> bool:
+        """Whether signatures are checked with it."""
+        return self.removed_at is None
+
+
+class LiveKey(NamedTuple):
+    """A signing key to check with."""
+
+    id: str
+    secret: str
+    """As Customer.io shows it."""
+
+    def __repr__(self) -> str:
+        """Show the id only: a key in a log or traceback would be leaked."""
+        return f"LiveKey(id={self.id!r}, secret=…)"
+
+
+class SignaturePolicy(NamedTuple):
+    """How signatures of an integration's deliveries are checked."""
+
+    mode: SignatureMode = SignatureMode.REQUIRE
+    """As it was chosen."""
+
+    keys: tuple[LiveKey, ...] = ()
+    """Several at once, so that one can be replaced without a gap."""
+
+    epoch: int = 0
+    """Rises with every change of it and with every reverification."""
+
+    @property
+    def in_force(self) -> SignatureMode:
+        """The mode; without a key there is nothing to check with."""
+        return self.mode if self.keys else SignatureMode.OFF
+
+
 class LiveUrl(NamedTuple):
     """What the receiver needs to know a caller by."""
 
@@ -71,6 +127,7 @@ class LiveUrl(NamedTuple):
 
     url_id: str
     schema: str
+    signatures: SignaturePolicy = SignaturePolicy()
 
 
 class RegistrySnapshot(NamedTuple):

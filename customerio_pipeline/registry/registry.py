@@ -16,9 +16,12 @@ from customerio_pipeline.registry.records import (
     LiveUrl,
     NewUrl,
     RegistrySnapshot,
+    SignatureMode,
+    SignaturePolicy,
     WebhookUrl,
 )
 from customerio_pipeline.registry.schema_names import check_schema, derive_schema
+from customerio_pipeline.registry.signing_keys import SigningKeys, forget_keys, live_keys
 from customerio_pipeline.registry.steps import (
     INTEGRATION,
     NO_TEST,
@@ -41,6 +44,9 @@ _SNAPSHOT = sa.select(
     webhook_urls.c.token_hash,
     webhook_urls.c.id,
     integrations.c.schema,
+    integrations.c.id.label("integration_id"),
+    integrations.c.signatures,
+    integrations.c.signatures_epoch,
 ).select_from(
     registry_state.outerjoin(
         webhook_urls.join(integrations, webhook_urls.c.integration_id == integrations.c.id),
@@ -59,6 +65,7 @@ class Registry:
     def __init__(self, database: Database) -> None:
         self._database = database
         self.admin = AdminAccess(database)
+        self.keys = SigningKeys(database)
 
     @classmethod
     def open(cls, url: str) -> Self:
@@ -209,6 +216,7 @@ class Registry:
             connection.execute(
                 webhook_urls.update().where(is_live_url_of(integration)).values(revoked_at=now)
             )
+            forget_keys(connection, integration)
 
     def generate_url(self, integration: Integration) -> NewUrl:
         """Make a further URL; the token is never to be had again.
@@ -280,7 +288,22 @@ class Registry:
         """Return every live URL, those of paused integrations too."""
         with self._database.reading() as connection:
             rows = connection.execute(_SNAPSHOT).all()
-        live = (LiveUrl(row.token_hash, row.id, row.schema) for row in rows if row.id is not None)
+            # May be newer than the generation, never older: the next look sees to that.
+            keys = live_keys(connection)
+        live = (
+            LiveUrl(
+                row.token_hash,
+                row.id,
+                row.schema,
+                SignaturePolicy(
+                    SignatureMode(row.signatures),
+                    keys.get(row.integration_id, ()),
+                    row.signatures_epoch,
+                ),
+            )
+            for row in rows
+            if row.id is not None
+        )
         return RegistrySnapshot(rows[0].generation, tuple(live))
 
     def _set_state(self, integration: Integration, state: IntegrationState) -> Integration:

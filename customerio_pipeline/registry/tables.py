@@ -6,13 +6,18 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Dialect
 
 # Of the layout below; a registry with a greater one was made by a newer release.
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 
 # What makes a registry of the version before it one of this version, besides missing tables, which
 # are made before.
 UPGRADES = {
-    2: "ALTER TABLE registry_integrations ADD COLUMN arrays TEXT DEFAULT 'json' NOT NULL",
-}  # 3: tables of the management page
+    2: ("ALTER TABLE registry_integrations ADD COLUMN arrays TEXT DEFAULT 'json' NOT NULL",),
+    3: (),  # tables of the management page
+    4: (
+        "ALTER TABLE registry_integrations ADD COLUMN signatures TEXT DEFAULT 'require' NOT NULL",
+        "ALTER TABLE registry_integrations ADD COLUMN signatures_epoch BIGINT DEFAULT 0 NOT NULL",
+    ),
+}
 
 metadata = sa.MetaData()
 
@@ -61,6 +66,8 @@ integrations = sa.Table(
     sa.Column("created_at", _UtcTime, nullable=False),
     sa.Column("deleted_at", _UtcTime),
     sa.Column("arrays", sa.Text, nullable=False, server_default="json"),
+    sa.Column("signatures", sa.Text, nullable=False, server_default="require"),
+    sa.Column("signatures_epoch", sa.BigInteger, nullable=False, server_default="0"),
     sa.CheckConstraint("state IN ('active', 'paused', 'deleted')"),
 )
 
@@ -72,6 +79,18 @@ webhook_urls = sa.Table(
     sa.Column("token_hash", sa.LargeBinary, nullable=False, unique=True),
     sa.Column("created_at", _UtcTime, nullable=False),
     sa.Column("revoked_at", _UtcTime),
+)
+
+# Removed ones stay, as verdicts name them; without the secret.
+signing_keys = sa.Table(
+    "registry_signing_keys",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("integration_id", sa.ForeignKey(integrations.c.id), nullable=False, index=True),
+    sa.Column("secret", sa.Text),
+    sa.Column("added_at", _UtcTime, nullable=False),
+    sa.Column("removed_at", _UtcTime),
+    sa.CheckConstraint("(secret IS NULL) = (removed_at IS NOT NULL)"),
 )
 
 # The management page's password: at most one row.

@@ -4,7 +4,7 @@ import hashlib
 import secrets
 
 _TOKEN_BYTES = 32
-_URL_ID_BYTES = 4
+_ID_BYTES = 4
 
 TEST_ID_PREFIX = "test-"
 """Of the ids of URLs that live for one test event."""
@@ -17,7 +17,12 @@ def new_token() -> str:
 
 def new_url_id(*, is_test: bool = False) -> str:
     """Return a short id such as ``url_3f9a2c1d``, which may be shown anywhere."""
-    return f"{TEST_ID_PREFIX if is_test else 'url_'}{secrets.token_hex(_URL_ID_BYTES)}"
+    return f"{TEST_ID_PREFIX if is_test else 'url_'}{secrets.token_hex(_ID_BYTES)}"
+
+
+def new_key_id() -> str:
+    """Return a short id such as ``key_3f9a2c1d``, which may be shown anywhere."""
+    return f"key_{secrets.token_hex(_ID_BYTES)}"
 
 
 def hash_token(token: str) -> bytes:

@@ -1,4 +1,4 @@
-"""Counting: acknowledged = landed = loaded + waiting, and events = rows + duplicates + rejected.
+"""Counting: acknowledged = landed = loaded + held + waiting, events = rows + duplicates + rejected.
 
 Every writer numbers what it acknowledges 0, 1, 2, … without a gap (design C2), a landing file names
 its offsets, and a load settles offsets and counts events in the transaction that writes rows. So
@@ -16,7 +16,8 @@ import pyarrow.parquet as pq
 from customerio_pipeline.landing.files import LandingFile
 from customerio_pipeline.landing.listing import LandingListing, landed_offsets
 from customerio_pipeline.landing.offsets import OffsetSet
-from customerio_pipeline.loading.target import Reader
+from customerio_pipeline.landing.releases import Releases
+from customerio_pipeline.loading.target import Reader, SchemaState
 
 # One statement, so that all of it is of one moment while loads go on.
 _TOTALS = """
@@ -24,9 +25,13 @@ SELECT (SELECT coalesce(sum(next_offset - first_offset), 0) FROM "{schema}"._sdc
  coalesce(sum(deliveries), 0), coalesce(sum(events), 0), coalesce(sum(inserted), 0),
  coalesce(sum(duplicates), 0), coalesce(sum(rejected), 0),
  (SELECT count(*) FROM "{schema}".data), (SELECT count(DISTINCT event_id) FROM "{schema}".data),
- (SELECT count(*) FROM "{schema}"._sdc_rejected)
+ (SELECT count(*) FROM "{schema}"._sdc_rejected){held}
 FROM "{schema}"._sdc_loads
 """
+
+
+# A warehouse of an earlier release has no such table before its next load.
+_HELD = ', (SELECT count(*) FROM "{schema}"._sdc_held WHERE released_at IS NULL)'
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +60,9 @@ class HourCount:
     files: int
     landed: int
     loaded: int
+    held: int
+    """Landed, and kept from the tables as no signing key signed them."""
+
     waiting: int
     """Landed, and still to be loaded."""
 
@@ -67,7 +75,7 @@ class Totals:
     """Offsets in ``_sdc_watermarks``."""
 
     deliveries: int = 0
-    """By the loads' own count, as all that follow but the last three."""
+    """By the loads' own count, as all that follow but the last four."""
 
     events: int = 0
     inserted: int = 0
@@ -78,6 +86,7 @@ class Totals:
     """Different ones in ``data``."""
 
     rejected_rows: int = 0
+    held: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +96,7 @@ class Account:
     schema: str
     landed: int
     loaded: int
+    held: int
     waiting: int
     totals: Totals
     hours: Sequence[HourCount]
@@ -105,7 +115,9 @@ def account(reader: Reader, landing: Path, schema: str) -> Account:
         WarehouseError: the warehouse cannot be read.
     """
     # In this order: what is settled by then has landed before.
-    loaded = reader.state(schema).loaded
+    state = reader.state(schema)
+    released = Releases(landing, schema).offsets()
+    loaded = state.loaded
     totals = _totals(reader, schema) if loaded else Totals()
     files = LandingListing(landing, schema).files()
     landed = landed_offsets(files)
@@ -116,11 +128,12 @@ def account(reader: Reader, landing: Path, schema: str) -> Account:
         *_not_landed(loaded, landed),
         *_gaps_of_totals(totals, settled, reader, schema),
     ]
-    hours = _hours(files, loaded)
+    hours = _hours(files, state, released)
     return Account(
         schema=schema,
         landed=sum(map(len, landed.values())),
-        loaded=settled,
+        loaded=settled - sum(map(len, state.held.values())),
+        held=sum(hour.held for hour in hours),
         waiting=sum(hour.waiting for hour in hours),
         totals=totals,
         hours=hours,
@@ -129,7 +142,12 @@ def account(reader: Reader, landing: Path, schema: str) -> Account:
 
 
 def _totals(reader: Reader, schema: str) -> Totals:
-    [row] = reader.query(_TOTALS.format(schema=schema)).rows
+    holds = reader.query(
+        "SELECT 1 FROM information_schema.tables"  # noqa: S608  a checked name
+        f" WHERE table_schema = '{schema}' AND table_name = '_sdc_held'"
+    ).rows
+    held = _HELD.format(schema=schema) if holds else ", 0"
+    [row] = reader.query(_TOTALS.format(schema=schema, held=held)).rows
     return Totals(*(int(str(value)) for value in row))
 
 
@@ -199,7 +217,11 @@ def _gaps_of_totals(totals: Totals, settled: int, reader: Reader, schema: str) -
     if not settled:
         return
     for what, one, other in (
-        ("deliveries: offsets settled, counted by loads", totals.settled, totals.deliveries),
+        (
+            "deliveries: offsets settled, counted by loads + held",
+            totals.settled,
+            totals.deliveries + totals.held,
+        ),
         (
             "events: counted by loads, rows inserted + duplicates + rejected",
             totals.events,
@@ -219,16 +241,25 @@ def _gaps_of_totals(totals: Totals, settled: int, reader: Reader, schema: str) -
         yield Gap(f"{schema}.data has not one row for each event_id: {names}.")
 
 
-def _hours(files: Iterable[LandingFile], loaded: Mapping[str, OffsetSet]) -> list[HourCount]:
-    counts: defaultdict[tuple[str, str], list[int]] = defaultdict(lambda: [0, 0, 0])
+def _hours(
+    files: Iterable[LandingFile], state: SchemaState, released: Mapping[str, OffsetSet]
+) -> list[HourCount]:
+    none = OffsetSet()
+    settled, reopened = state.settled(released), state.reopened(released)
+    held = {
+        writer: offsets.without(reopened.get(writer, none))
+        for writer, offsets in state.held.items()
+    }
+    counts: defaultdict[tuple[str, str], list[int]] = defaultdict(lambda: [0, 0, 0, 0])
     for file in files:
         count = counts[_hour(file), file.writer]
         count[0] += 1
         count[1] += file.last - file.first + 1
-        count[2] += len(loaded.get(file.writer, OffsetSet()).within(file.first, file.last))
+        count[2] += len(settled.get(file.writer, none).within(file.first, file.last))
+        count[3] += len(held.get(file.writer, none).within(file.first, file.last))
     return [
-        HourCount(hour, writer, files, landed, done, landed - done)
-        for (hour, writer), (files, landed, done) in sorted(counts.items())
+        HourCount(hour, writer, files, landed, done - parked, parked, landed - done)
+        for (hour, writer), (files, landed, done, parked) in sorted(counts.items())
     ]
 
 

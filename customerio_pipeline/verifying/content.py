@@ -15,6 +15,8 @@ from typing import NamedTuple
 import duckdb
 
 from customerio_pipeline.landing.listing import LandingListing
+from customerio_pipeline.landing.offsets import OffsetSet
+from customerio_pipeline.landing.releases import Releases, release
 from customerio_pipeline.loading.columns import OVERFLOW_COLUMN, SYSTEM_COLUMNS
 from customerio_pipeline.loading.load import Loader, drain
 from customerio_pipeline.loading.staging import Layout
@@ -56,6 +58,16 @@ def compare(
         folder = Path(name)
         state = target.state(schema)
         _link_loaded(landing, folder / "landing", schema, state)
+        released = Releases(landing, schema).offsets()
+        reopened = state.reopened(released)
+        release(
+            folder / "landing",
+            schema,
+            {
+                writer: offsets.without(reopened.get(writer, OffsetSet()))
+                for writer, offsets in released.items()
+            },
+        )
         file = folder / "anew.duckdb"
         anew = DuckDBTarget.from_url(f"duckdb:///{file}", wait_seconds=30, publish_seconds=0)
         loader = Loader(schema, folder / "landing", anew, layout=layout)

@@ -3,6 +3,7 @@
 No index, no UPDATE, no MERGE: they are two to five times slower and grow with the table.
 """
 
+from collections.abc import Sequence
 from contextlib import suppress
 from itertools import chain
 
@@ -24,7 +25,12 @@ from customerio_pipeline.warehouse.duckdb_tables import (
 )
 from customerio_pipeline.warehouse.duckdb_views import DuckDBViews
 from customerio_pipeline.warehouse.id_ranges import id_ranges
-from customerio_pipeline.warehouse.table_rows import column_rows, load_row, watermark_rows
+from customerio_pipeline.warehouse.table_rows import (
+    column_rows,
+    load_row,
+    loaded_meanwhile,
+    watermark_rows,
+)
 
 # The latest row of an event_id wins, whatever order files are loaded in (design C5).
 # A row without an order, from before somebody dropped one of the columns, is older than any.
@@ -48,6 +54,7 @@ def merge(
     try:
         create_schema(connection, schema)
         _advance_watermarks(connection, schema, batch)
+        _hold_and_release(connection, schema, batch)
         columns = evolve_data(connection, schema, batch.columns)
         counts = _merge_rows(connection, schema, batch.rows["event_id"])
         _merge_subtables(connection, schema, batch, counts)
@@ -88,15 +95,32 @@ def _view_rows(connection: duckdb.DuckDBPyConnection, batch: Batch) -> None:
 
 def _advance_watermarks(connection: duckdb.DuckDBPyConnection, schema: str, batch: Batch) -> None:
     table = qualified(schema, "_sdc_watermarks")
-    for writer, intervals in batch.loaded.items():
+    for writer in batch.loaded:
         loaded = OffsetSet(
             connection.execute(
                 f"SELECT first_offset, next_offset - 1 FROM {table} WHERE writer = ?", [writer]
             ).fetchall()
         )
-        rows = watermark_rows(writer, loaded, intervals)
+        rows = watermark_rows(writer, loaded, batch)
         connection.execute(f"DELETE FROM {table} WHERE writer = ?", [writer])
         connection.executemany(f"INSERT INTO {table} VALUES (?, ?, ?)", rows)
+
+
+def _hold_and_release(connection: duckdb.DuckDBPyConnection, schema: str, batch: Batch) -> None:
+    table = qualified(schema, "_sdc_held")
+    for writer, offsets in batch.released.items():
+        released = 0
+        for first, last in offsets:
+            released += _row(
+                connection,
+                f"UPDATE {table} SET released_at = ? WHERE writer = ?"
+                ' AND "offset" BETWEEN ? AND ? AND released_at IS NULL',
+                [batch.batched_at, writer, first, last],
+            )[0]
+        if released != len(offsets):
+            raise loaded_meanwhile(writer)
+    if batch.held.num_rows:
+        _from_arrow(connection, f"INSERT INTO {table} SELECT *, NULL FROM arrow_rows", batch.held)
 
 
 def _merge_rows(
@@ -190,7 +214,9 @@ def _from_arrow(connection: duckdb.DuckDBPyConnection, sql: str, rows: pa.Table)
         connection.unregister("arrow_rows")
 
 
-def _row(connection: duckdb.DuckDBPyConnection, sql: str) -> tuple[int, ...]:
+def _row(
+    connection: duckdb.DuckDBPyConnection, sql: str, parameters: Sequence[object] = ()
+) -> tuple[int, ...]:
     # fetchone would leave the result open and the connection in use.
-    found: tuple[int, ...] = connection.execute(sql).fetchall()[0]
+    found: tuple[int, ...] = connection.execute(sql, list(parameters)).fetchall()[0]
     return found

@@ -1,5 +1,7 @@
 """What a schema of a DuckDB file holds, as loading asks for it."""
 
+from contextlib import suppress
+
 import duckdb
 
 from customerio_pipeline.loading.target import DATA, ColumnType, SchemaState
@@ -19,12 +21,18 @@ def read_state(connection: duckdb.DuckDBPyConnection, schema: str) -> SchemaStat
     watermarks = connection.execute(
         f"SELECT writer, first_offset, next_offset FROM {qualified(schema, '_sdc_watermarks')}"
     ).fetchall()
+    held: list[tuple[str, int]] = []
+    with suppress(duckdb.CatalogException):  # of a release that held nothing
+        held = connection.execute(
+            f'SELECT writer, "offset" FROM {qualified(schema, "_sdc_held")}'
+            " WHERE released_at IS NULL"
+        ).fetchall()
     columns = connection.execute(
         "SELECT name, type, path, kind, base_name, table_name"
         f" FROM {qualified(schema, '_sdc_columns')}"
     ).fetchall()
     tables = {name: _columns(connection, schema, name) for name in {row[-1] for row in columns}}
-    return schema_state(watermarks, columns, {**tables, DATA: data})
+    return schema_state(watermarks, columns, {**tables, DATA: data}, held)
 
 
 def _columns(

@@ -35,6 +35,10 @@ _METADATA_TABLES = {
         " rejected BIGINT, received_from TIMESTAMPTZ, received_to TIMESTAMPTZ"
     ),
     "_sdc_watermarks": "writer VARCHAR, first_offset BIGINT, next_offset BIGINT",
+    "_sdc_held": (
+        'writer VARCHAR, "offset" BIGINT, signature VARCHAR, url_id VARCHAR, _sdc_sequence BIGINT,'
+        " _sdc_received_at TIMESTAMPTZ, released_at TIMESTAMPTZ"
+    ),
     "_sdc_columns": (
         "table_name VARCHAR, name VARCHAR, type VARCHAR, path VARCHAR, kind VARCHAR,"
         " base_name VARCHAR, full_name VARCHAR, added_at TIMESTAMPTZ"

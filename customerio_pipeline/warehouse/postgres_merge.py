@@ -19,7 +19,12 @@ from customerio_pipeline.warehouse.postgres_tables import (
     subtable_names,
 )
 from customerio_pipeline.warehouse.postgres_views import PostgresViews
-from customerio_pipeline.warehouse.table_rows import column_rows, load_row, watermark_rows
+from customerio_pipeline.warehouse.table_rows import (
+    column_rows,
+    load_row,
+    loaded_meanwhile,
+    watermark_rows,
+)
 
 _ROWS_A_CHUNK = 256
 """The server reads a chunk while the next is made: larger ones took up to half as long again."""
@@ -56,6 +61,7 @@ class PostgresMerge:
             staged = dict(batch.columns)
         with self._connection.transaction(), self._connection.cursor() as cursor:
             loaded_before, loaded_after = _advance_watermarks(cursor, schema, batch)
+            _hold_and_release(cursor, schema, batch)
             if staged != self._staged:
                 cursor.execute(sql.SQL("DROP TABLE IF EXISTS {}").format(_STAGED))
                 cursor.execute(
@@ -102,19 +108,46 @@ class PostgresMerge:
 def _advance_watermarks(
     cursor: Cursor[tuple[object, ...]], schema: str, batch: Batch
 ) -> tuple[int, int]:
-    """Return how many offsets were loaded before, and are after the batch."""
+    """Return how many offsets were loaded and not held before the batch, and are after it."""
     table = qualified(schema, "_sdc_watermarks")
     loaded: dict[str, OffsetSet] = {}
     cursor.execute(sql.SQL("SELECT writer, first_offset, next_offset - 1 FROM {}").format(table))
     for writer, first, last in cursor:
         loaded.setdefault(str(writer), OffsetSet()).add(_number((first,)), _number((last,)))
     before = sum(map(len, loaded.values()))
-    for writer, intervals in batch.loaded.items():
+    for writer in batch.loaded:
         offsets = loaded.setdefault(writer, OffsetSet())
-        rows = watermark_rows(writer, offsets, intervals)
+        rows = watermark_rows(writer, offsets, batch)
         cursor.execute(sql.SQL("DELETE FROM {} WHERE writer = %s").format(table), [writer])
         cursor.executemany(sql.SQL("INSERT INTO {} VALUES (%s, %s, %s)").format(table), rows)
-    return before, sum(map(len, loaded.values()))
+    after = sum(map(len, loaded.values()))
+    held = _number(
+        cursor.execute(
+            sql.SQL("SELECT count(*) FROM {} WHERE released_at IS NULL").format(
+                qualified(schema, "_sdc_held")
+            )
+        ).fetchone()
+    )
+    released = sum(map(len, batch.released.values()))
+    return before - held, after - held - batch.held.num_rows + released
+
+
+def _hold_and_release(cursor: Cursor[tuple[object, ...]], schema: str, batch: Batch) -> None:
+    table = qualified(schema, "_sdc_held")
+    for writer, offsets in batch.released.items():
+        released = 0
+        for first, last in offsets:
+            released += cursor.execute(
+                sql.SQL(
+                    "UPDATE {} SET released_at = %s WHERE writer = %s"
+                    ' AND "offset" BETWEEN %s AND %s AND released_at IS NULL'
+                ).format(table),
+                [batch.batched_at, writer, first, last],
+            ).rowcount
+        if released != len(offsets):
+            raise loaded_meanwhile(writer)
+    if batch.held.num_rows:
+        _copy(cursor, table, batch.held)
 
 
 def _copy(cursor: Cursor[tuple[object, ...]], table: sql.Identifier, rows: pa.Table) -> None:

@@ -35,6 +35,10 @@ METADATA_TABLES = {
         " rejected bigint, received_from timestamptz, received_to timestamptz"
     ),
     "_sdc_watermarks": "writer text, first_offset bigint, next_offset bigint",
+    "_sdc_held": (
+        'writer text, "offset" bigint, signature text, url_id text, _sdc_sequence bigint,'
+        " _sdc_received_at timestamptz, released_at timestamptz"
+    ),
     "_sdc_columns": (
         "table_name text, name text, type text, path text, kind text, base_name text,"
         " full_name text, added_at timestamptz"
@@ -286,6 +290,6 @@ def _forget_loads(connection: Connection, schema: str, tables: Tables) -> None:
 
     The mapping stays, and with it the names of the columns.
     """
-    emptied = ["_sdc_watermarks", "_sdc_rejected", "_sdc_loads"]
-    for table in [*emptied, *subtable_names(connection, schema, tables)]:
+    emptied = {"_sdc_watermarks", "_sdc_held", "_sdc_rejected", "_sdc_loads"} & tables.keys()
+    for table in [*sorted(emptied), *subtable_names(connection, schema, tables)]:
         connection.execute(sql.SQL("DELETE FROM {}").format(qualified(schema, table)))

@@ -25,6 +25,7 @@ from customerio_pipeline.warehouse.postgres_views import PostgresViews
 from customerio_pipeline.warehouse.table_rows import schema_state
 
 _WATERMARK = ("writer", "first_offset", "next_offset")
+_HELD = ("writer", "offset")
 _MAPPING = ("name", "type", "path", "kind", "base_name", "table_name")
 
 
@@ -64,12 +65,16 @@ class PostgresTarget:
                     return SchemaState({}, (), {})
                 watermarks = _rows(connection, schema, "_sdc_watermarks", _WATERMARK)
                 columns = _rows(connection, schema, "_sdc_columns", _MAPPING)
+                held: list[tuple[object, ...]] = []
+                if "_sdc_held" in tables:
+                    held = _rows(connection, schema, "_sdc_held", _HELD, "released_at IS NULL")
             session.seen[schema] = tables
         return schema_state(
             # Where somebody dropped `data`, everything is to be loaded again.
             watermarks if DATA in tables else (),  # type: ignore[arg-type]  # as declared
             columns,  # type: ignore[arg-type]  # as declared
             {name: table.columns for name, table in tables.items()},
+            held if DATA in tables else (),  # type: ignore[arg-type]  # as declared
         )
 
     def merge(self, schema: str, batch: Batch) -> MergeCounts:
@@ -156,11 +161,13 @@ class _Session:
 
 
 def _rows(
-    connection: Connection, schema: str, table: str, columns: tuple[str, ...]
+    connection: Connection, schema: str, table: str, columns: tuple[str, ...], where: str = "true"
 ) -> list[tuple[object, ...]]:
     return connection.execute(
-        sql.SQL("SELECT {} FROM {}").format(
-            sql.SQL(", ").join(map(sql.Identifier, columns)), qualified(schema, table)
+        sql.SQL("SELECT {} FROM {} WHERE {}").format(
+            sql.SQL(", ").join(map(sql.Identifier, columns)),
+            qualified(schema, table),
+            sql.SQL(where),
         )
     ).fetchall()
 

@@ -1,11 +1,11 @@
 """Rows of the tables beside `data`, the same in every warehouse, and how they are read back."""
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 
 from customerio_pipeline.errors import WarehouseError
-from customerio_pipeline.landing.offsets import Interval, OffsetSet
+from customerio_pipeline.landing.offsets import OffsetSet
 from customerio_pipeline.loading.names import full_name
 from customerio_pipeline.loading.target import (
     DATA,
@@ -23,6 +23,7 @@ def schema_state(
     watermarks: Iterable[tuple[str, int, int]],
     columns: Iterable[tuple[str, str, str, str, str, str]],
     tables: Mapping[str, TableColumns],
+    held: Iterable[tuple[str, int]] = (),
 ) -> SchemaState:
     """Build what loading asks for.
 
@@ -30,7 +31,11 @@ def schema_state(
         watermarks: rows of ``_sdc_watermarks``.
         columns: name, type, path, kind, base_name and table_name from ``_sdc_columns``.
         tables: columns of the tables that are there, in their order.
+        held: writer and offset from ``_sdc_held``, where they are held still.
     """
+    held_offsets: dict[str, OffsetSet] = {}
+    for writer, offset in held:
+        held_offsets.setdefault(writer, OffsetSet()).add(offset, offset)
     loaded: dict[str, OffsetSet] = {}
     for writer, first, following in watermarks:
         loaded.setdefault(writer, OffsetSet()).add(first, following - 1)
@@ -43,26 +48,30 @@ def schema_state(
         mapping,
         tables.get(DATA, {}),
         {name: tables.get(name, {}) for name in {column.table for column in mapping} - {DATA}},
+        held_offsets,
     )
 
 
-def watermark_rows(
-    writer: str, loaded: OffsetSet, batch: Sequence[Interval]
-) -> list[tuple[str, int, int]]:
+def watermark_rows(writer: str, loaded: OffsetSet, batch: Batch) -> list[tuple[str, int, int]]:
     """Return a writer's rows of ``_sdc_watermarks`` after a batch; `loaded` is those before it.
 
     Raises:
         WarehouseError: the batch holds nothing that was not loaded.
     """
     before = len(loaded)
-    for first, last in batch:
+    for first, last in batch.loaded[writer]:
         loaded.add(first, last)
-    if len(loaded) == before:
-        raise WarehouseError(
-            f"Offsets of writer {writer} were loaded by somebody else meanwhile; nothing was"
-            " changed, the next load goes on from there."
-        )
+    if len(loaded) == before and writer not in batch.released:
+        raise loaded_meanwhile(writer)
     return [(writer, first, last + 1) for first, last in loaded]
+
+
+def loaded_meanwhile(writer: str) -> WarehouseError:
+    """Return the error of a batch that another load was faster with."""
+    return WarehouseError(
+        f"Offsets of writer {writer} were loaded by somebody else meanwhile; nothing was"
+        " changed, the next load goes on from there."
+    )
 
 
 def column_rows(
