@@ -21,12 +21,14 @@ class Installation:
     token: str = field(repr=False)
 
     @classmethod
-    def create(cls, home: Path) -> Self:
-        """Make the folder and the integration."""
+    def create(cls, home: Path, signing_key: str | None = None) -> Self:
+        """Make the folder and the integration; with a key, signatures are checked."""
         home.mkdir()
         settings = Settings(home=home)
         with closing(Registry.open(settings.registry)) as registry:
             integration, url = registry.create("Benchmark")
+            if signing_key is not None:
+                registry.keys.add(integration, signing_key)
         return cls(settings=settings, schema=integration.schema, token=url.token)
 
     @property

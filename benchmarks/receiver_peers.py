@@ -81,7 +81,7 @@ def _measure(stage: Stage, name: str, side: _Side) -> Row:
     with ExitStack() as stack:
         peer = stack.enter_context(side.run(folder))
         receiver = stack.enter_context(
-            receiver_as_started(folder / "ours", CUSTOMERIO_ACCESS_LOG="false")
+            receiver_as_started(folder / "ours", signed=True, CUSTOMERIO_ACCESS_LOG="false")
         )
         for _ in range(stage.sizes.receiver_rounds):
             ours.append(receiver.measure(_CONNECTIONS, seconds, folder))

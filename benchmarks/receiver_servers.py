@@ -14,7 +14,7 @@ from benchmarks.installation import Installation
 from benchmarks.load_generator import OK, Load
 from benchmarks.machine import sync_ms
 from benchmarks.processes import COMMAND, LOCAL, Process, cpu_seconds, is_ok, run, running
-from benchmarks.requests import write_requests
+from benchmarks.requests import SIGNING_KEY, write_requests
 from customerio_pipeline.landing.listing import LandingListing
 from receiver.listener import open_listener
 from receiver.metrics import make_memory
@@ -93,9 +93,12 @@ class Receiver:
 
 
 @contextmanager
-def receiver_as_started(home: Path, **settings: str) -> Iterator[Receiver]:
-    """Run the receiver as a user does; `settings` are added to its environment."""
-    installation = Installation.create(home)
+def receiver_as_started(home: Path, *, signed: bool = False, **settings: str) -> Iterator[Receiver]:
+    """Run the receiver as a user does; `settings` are added to its environment.
+
+    With `signed`, it has the key of the requests made beforehand and checks their signatures.
+    """
+    installation = Installation.create(home, SIGNING_KEY if signed else None)
     command = [COMMAND, "receiver", f"--host={LOCAL}", "--port=0"]
     log = home / "receiver.log"
     with running(command, environment=installation.environment | settings, log=log) as process:
@@ -108,7 +111,11 @@ def receiver_as_started(home: Path, **settings: str) -> Iterator[Receiver]:
 
 @contextmanager
 def worker_alone(
-    home: Path, module: str, prepare: Callable[[Path], None] | None = None
+    home: Path,
+    module: str,
+    prepare: Callable[[Path], None] | None = None,
+    *,
+    signed: bool = False,
 ) -> Iterator[Receiver]:
     """Run a worker with this process as its parent; what it stores is sealed between cells.
 
@@ -116,8 +123,9 @@ def worker_alone(
         home: of its installation.
         module: of the worker.
         prepare: called with `home` before the worker starts.
+        signed: check signatures, as `receiver_as_started` does.
     """
-    installation = Installation.create(home)
+    installation = Installation.create(home, SIGNING_KEY if signed else None)
     if prepare is not None:
         prepare(home)
     lifeline, our_end = os.pipe()

@@ -76,16 +76,22 @@ def measure(folder: Path, sizes: Sizes) -> Iterator[Row]:
     with ExitStack() as stack:
         memory = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=_MEMORY)))
         servers = _Servers(
-            stack.enter_context(worker_alone(folder / "unstored", NOT_STORING)),
-            stack.enter_context(receiver_as_started(folder / "storing")),
+            stack.enter_context(worker_alone(folder / "unstored", NOT_STORING, signed=True)),
+            stack.enter_context(receiver_as_started(folder / "storing", signed=True)),
             stack.enter_context(
-                worker_alone(memory / "fixed", FIXED_DISK, lambda home: set_sync(home, 0.0))
+                worker_alone(
+                    memory / "fixed",
+                    FIXED_DISK,
+                    lambda home: set_sync(home, 0.0),
+                    signed=True,
+                )
             ),
         )
         size = statistics.mean(map(len, bodies()))
         yield heading(
-            f"Receiver: 1 worker, access log on, bodies of {size:,.0f} bytes (mean),"
-            f" {sizes.seconds:g} s a measurement, medians of {sizes.receiver_rounds};"
+            "Receiver: 1 worker, access log on, signatures checked, bodies of"
+            f" {size:,.0f} bytes (mean), {sizes.seconds:g} s a measurement,"
+            f" medians of {sizes.receiver_rounds};"
             " beside it: the same server storing nothing"
         )
         measured: dict[int, list[_Found]] = defaultdict(list)

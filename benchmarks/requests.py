@@ -11,6 +11,7 @@ from pathlib import Path
 import msgspec
 
 from customerio_pipeline.simulator.events import generate
+from customerio_pipeline.simulator.signing import sign
 
 _SEED = 2
 _REQUESTS = 1024
@@ -24,10 +25,13 @@ _PLACE = b"#" * NUMBER_DIGITS
 
 _HEAD = (
     "{method} {path} HTTP/1.1\r\nHost: localhost\r\nUser-Agent: Customer.io Web Hooks\r\n"
-    "Content-Type: application/json\r\nX-CIO-Timestamp: 1767225600\r\n"
+    "Content-Type: application/json\r\nX-CIO-Timestamp: {timestamp}\r\n"
     "X-CIO-Signature: {signature}\r\nContent-Length: {length}\r\n\r\n"
 )
-_SIGNATURE = "0123456789abcdef" * 4
+_TIMESTAMP = 1767225600
+
+SIGNING_KEY = "0123456789abcdef" * 2
+"""Of every request, but for those whose bodies have a place for a number."""
 
 
 def write_requests(file: Path, path: str, method: str = "POST") -> None:
@@ -62,7 +66,13 @@ def bodies() -> list[bytes]:
 
 def _requests(path: str, method: str, contents: Iterable[bytes]) -> list[bytes]:
     return [
-        _HEAD.format(method=method, path=path, signature=_SIGNATURE, length=len(body)).encode()
+        _HEAD.format(
+            method=method,
+            path=path,
+            timestamp=_TIMESTAMP,
+            signature=sign(SIGNING_KEY, _TIMESTAMP, body),
+            length=len(body),
+        ).encode()
         + body
         for body in contents
     ]
