@@ -18,12 +18,11 @@ import structlog
 from customerio_pipeline.landing.delivery import Delivery
 from customerio_pipeline.landing.files import LandingFile
 from customerio_pipeline.landing.folders import sync_folder
-from customerio_pipeline.landing.writing import write_landing_file
+from customerio_pipeline.landing.writing import ROW_GROUP_ROWS, write_landing_file
 from receiver.metrics import Tally, Word
 from receiver.segments import DamagedSegmentError, SegmentReader
 from receiver.slots import SegmentFile, Slot, list_segments, slot_folders
 
-ROW_GROUP_ROWS = 10_000
 ROW_GROUP_BODY_BYTES = 32 * 1024 * 1024
 
 log = structlog.get_logger()

@@ -19,6 +19,7 @@ _COMMANDS = {
     "receiver": "customerio_pipeline.cli.receiver:receiver",
     "simulate": "customerio_pipeline.cli.simulate:simulate",
     "status": "customerio_pipeline.cli.status:status",
+    "trace": "customerio_pipeline.cli.trace:trace",
     "up": "customerio_pipeline.cli.up:up",
     "urls": "customerio_pipeline.cli.urls:urls",
     "verify": "customerio_pipeline.cli.verify:verify",

@@ -27,6 +27,9 @@ LANDING_SCHEMA = pa.schema(
 )
 """Columns of a landing file; docs/landing-format.md explains each."""
 
+ROW_GROUP_ROWS = 10_000
+"""A row group should not have more."""
+
 _ZSTD_LEVEL = 3
 
 
@@ -71,6 +74,8 @@ def write_landing_file(
                 compression="zstd",
                 compression_level=_ZSTD_LEVEL,
                 use_dictionary=["writer", "url_id", "signature", "content_type", "user_agent"],
+                # A byte a row; so an event is found without reading every file (`trace`).
+                bloom_filter_options={"event_id": {"ndv": _most_rows(file), "fpp": 0.01}},
             ) as writer:
                 for deliveries in row_groups:
                     writer.write_table(_table(deliveries), row_group_size=max(1, len(deliveries)))
@@ -82,6 +87,11 @@ def write_landing_file(
         raise
     sync_folder(path.parent)
     return path
+
+
+def _most_rows(file: LandingFile) -> int:
+    """Return how many rows a row group can have at most."""
+    return min(file.last - file.first + 1, ROW_GROUP_ROWS)
 
 
 def _table(deliveries: Sequence[Delivery]) -> pa.Table:
