@@ -44,9 +44,7 @@ class Installation(NamedTuple):
 
     def held(self) -> int:
         """Return how many the warehouse says are held."""
-        [[count]] = self.warehouse.rows(
-            "SELECT count(*) FROM {s}._sdc_held WHERE released_at IS NULL"
-        )
+        [[count]] = self.warehouse.rows("SELECT count(*) FROM {s}._sdc_held")
         return int(str(count))
 
     def check(self) -> dict[str, Any]:

@@ -16,6 +16,7 @@ _COMMANDS = {
     "keys": "customerio_pipeline.cli.keys:keys",
     "load": "customerio_pipeline.cli.load:load",
     "query": "customerio_pipeline.cli.query:query",
+    "rebuild": "customerio_pipeline.cli.rebuild:rebuild",
     "receiver": "customerio_pipeline.cli.receiver:receiver",
     "simulate": "customerio_pipeline.cli.simulate:simulate",
     "status": "customerio_pipeline.cli.status:status",

@@ -2,6 +2,7 @@
 
 import logging
 import sys
+from typing import Self
 
 import click
 from rich.progress import (
@@ -83,38 +84,53 @@ def _load(
         ("files", "deliveries", "events", "inserted", "updated", "duplicates", "rejected", "held"),
         0,
     )
-    progress = _progress()
-    task = progress.add_task(schema, total=None)
     try:
-        for report in drain(loader, idle_seconds=_WAIT_SECONDS if wait else 0):
-            for name in total:
-                total[name] += getattr(report, name)
-            if report.waiting:
-                progress.start()
-            done = total["deliveries"]
-            progress.update(task, completed=done, total=done + report.waiting)
-            if not quiet:
-                progress.console.print(_line(report), highlight=False, soft_wrap=True)
+        with LoadProgress(schema, quiet=quiet) as progress:
+            for report in drain(loader, idle_seconds=_WAIT_SECONDS if wait else 0):
+                for name in total:
+                    total[name] += getattr(report, name)
+                progress.show(report)
     finally:
-        progress.stop()
         loader.close()
     if not quiet and not total["files"]:
         click.echo(f"{schema}: nothing to load")
     return {"schema": schema, **total}
 
 
-def _progress() -> Progress:
-    """Return a bar of deliveries, to be started when there is more than one batch to load."""
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TaskProgressColumn(),
-        TimeRemainingColumn(),
-        # Lines of batches are printed above the bar; without a terminal there is no bar.
-        disable=not sys.stdout.isatty(),
-        transient=True,
-    )
+class LoadProgress:
+    """A line for each batch, and a bar of deliveries where there is more than one batch."""
+
+    def __init__(self, schema: str, *, quiet: bool) -> None:
+        self._quiet = quiet
+        self._done = 0
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TaskProgressColumn(),
+            TimeRemainingColumn(),
+            # Lines of batches are printed above the bar; without a terminal there is no bar.
+            disable=not sys.stdout.isatty(),
+            transient=True,
+        )
+        self._task = self._progress.add_task(schema, total=None)
+
+    def __enter__(self) -> Self:
+        """Begin without a bar."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Remove the bar."""
+        self._progress.stop()
+
+    def show(self, report: LoadReport) -> None:
+        """Show what a batch did."""
+        self._done += report.deliveries
+        if report.waiting:
+            self._progress.start()
+        self._progress.update(self._task, completed=self._done, total=self._done + report.waiting)
+        if not self._quiet:
+            self._progress.console.print(_line(report), highlight=False, soft_wrap=True)
 
 
 def _held(report: LoadReport) -> str:

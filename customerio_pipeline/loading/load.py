@@ -106,7 +106,7 @@ class Loader:
     A damaged file is left out, remembered in `damaged` and does not keep the others back.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  what it works on
         self,
         schema: str,
         landing: Path,
@@ -114,8 +114,19 @@ class Loader:
         *,
         layout: Layout = DEFAULT_LAYOUT,
         run_id: str | None = None,
+        into: str | None = None,
     ) -> None:
-        self.schema = schema
+        """Begin with nothing loaded in this process.
+
+        Args:
+            schema: of the integration.
+            landing: folder of the landing files.
+            target: the warehouse.
+            layout: of the tables.
+            run_id: of the Dagster run that loads.
+            into: schema of the tables; that of the integration when None.
+        """
+        self.schema = into or schema
         self.damaged: dict[LandingFile, LandingError] = {}
         self._landing = landing
         self._listing = LandingListing(landing, schema)

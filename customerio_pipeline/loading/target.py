@@ -295,6 +295,29 @@ class Target(Protocol):
             WarehouseError: nothing was changed.
         """
 
+    def prepare_rebuild(self, schema: str, beside: str) -> None:
+        """Make the schema `beside` anew: no rows, but the columns and the mapping of `schema`.
+
+        Raises:
+            WarehouseError: nothing was changed.
+        """
+
+    def finish_rebuild(self, schema: str, beside: str) -> None:
+        """Put what `beside` holds in the place of what `schema` holds, and drop `beside`.
+
+        In one transaction, under the load lock of `schema`.
+
+        Raises:
+            WarehouseError: nothing was changed.
+        """
+
+    def drop(self, schema: str) -> None:
+        """Drop a schema and all that is in it, if it is there.
+
+        Raises:
+            WarehouseError: nothing was changed.
+        """
+
     def query(self, sql: str, parameters: Sequence[object] = ()) -> QueryResult:
         """Run one read-only statement.
 

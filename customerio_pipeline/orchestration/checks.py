@@ -109,7 +109,7 @@ def signatures_valid(target: Target, schema: str) -> dg.AssetCheckResult:
         return dg.AssetCheckResult(passed=True, description="Nothing is held.")
     result = target.query(
         "SELECT url_id, signature, count(*), min(_sdc_received_at), max(_sdc_received_at)"  # noqa: S608
-        f' FROM "{schema}"._sdc_held WHERE released_at IS NULL'
+        f' FROM "{schema}"._sdc_held'
         " GROUP BY url_id, signature ORDER BY count(*) DESC, url_id, signature LIMIT 10"
     )
     return dg.AssetCheckResult(

@@ -25,6 +25,7 @@ from customerio_pipeline.orchestration.metadata import (
 )
 from customerio_pipeline.orchestration.run_log import warnings_in_run_log
 from customerio_pipeline.settings import Settings
+from customerio_pipeline.verifying.rebuilding import rebuild
 from customerio_pipeline.warehouse import open_warehouse
 
 _REPORT_SECONDS = 30
@@ -41,6 +42,17 @@ class DrainConfig(dg.Config):
     max_seconds: float | None = Field(
         default=None, gt=0, description="Time after which the run ends at the next batch."
     )
+    rebuild: bool = Field(
+        default=False,
+        description=(
+            "Make the tables anew from landing beside the old ones, compare them, and swap them in"
+            " one transaction."
+        ),
+    )
+    compare_only: bool = Field(
+        default=False,
+        description="With rebuild: swap nothing; the run fails if there is a difference.",
+    )
 
 
 def drain_run(
@@ -56,7 +68,10 @@ def drain_run(
         try:
             with warnings_in_run_log(context), closing(open_warehouse(settings)) as target:
                 run = _DrainRun(context, settings, schema, target)
-                run.load(config)
+                if config.rebuild:
+                    run.rebuild(compare_only=config.compare_only)
+                else:
+                    run.load(config)
                 yield from run.results()
         except PipelineError as error:
             failure = dg.Failure(description=str(error), allow_retries=False)
@@ -79,6 +94,7 @@ class _DrainRun:
         self._totals = Totals.of([])
         self._unreported: list[LoadReport] = []
         self._reported_at = time.monotonic()
+        self._rebuilt: Metadata = {}
 
     def load(self, config: DrainConfig) -> None:
         """Load until the drain ends or the integration is paused."""
@@ -117,10 +133,50 @@ class _DrainRun:
         finally:
             loader.close()
 
+    def rebuild(self, *, compare_only: bool) -> None:
+        """Make the tables anew.
+
+        Raises:
+            dg.Failure: they are only compared, and differ.
+        """
+        integration = check_is_loading(self._settings, self._schema)
+        found = rebuild(
+            self._target,
+            self._settings.landing,
+            self._schema,
+            layout_of(self._settings, integration),
+            check=compare_only,
+            run_id=self._context.run.run_id,
+            progress=lambda report: self._context.log.info(
+                "Loaded %s deliveries anew; %s are waiting.", report.deliveries, report.waiting
+            ),
+        )
+        self._rebuilt = {
+            "rebuilt_deliveries": found.deliveries,
+            "rebuilt_rows": found.rows,
+            "rows_different": found.different,
+            "rows_missing": found.missing,
+            "rows_surplus": found.surplus,
+        }
+        sentence = (
+            f"{found.rows} rows from {found.deliveries} deliveries: {found.different} were"
+            f" different, {found.missing} missing, {found.surplus} surplus."
+        )
+        if found.is_same:
+            self._context.log.info(sentence)
+            return
+        examples = ", ".join(f"{each.event_id} ({each.what})" for each in found.examples)
+        if compare_only:
+            raise dg.Failure(
+                description=f"The table is not what landing comes to. {sentence} {examples}",
+                allow_retries=False,
+            )
+        self._context.log.warning("%s %s", sentence, examples)
+
     def results(self) -> Iterator[dg.MaterializeResult[None]]:
         """Yield what Dagster shows as the latest materialization of each selected table."""
         reports = self._take_unreported()
-        if not self._totals.batches:
+        if not self._totals.batches and not self._rebuilt:
             self._context.log.info("Nothing of %s is waiting in landing.", self._schema)
         metadata = self._metadata(reports)
         selected = self._context.selected_asset_keys
@@ -128,7 +184,11 @@ class _DrainRun:
             self._log(rejected_key(self._schema), metadata)  # of the same transactions
         for key in sorted(selected):
             yield dg.MaterializeResult(
-                asset_key=key, metadata={**metadata.get(key, {}), **run_metadata(self._totals)}
+                asset_key=key,
+                metadata={
+                    **metadata.get(key, {}),
+                    **(self._rebuilt or run_metadata(self._totals)),
+                },
             )
 
     def _report(self) -> None:

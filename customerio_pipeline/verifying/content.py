@@ -156,11 +156,11 @@ def _differences(
     connection.execute("CREATE TEMP TABLE seen (event_id VARCHAR)")
     anew_columns = [_quoted(column.anew) if column.anew else "NULL" for column in columns]
     anew_sql = (
-        f'SELECT {", ".join(["data.event_id", *anew_columns])} FROM "{schema}".data AS data'  # noqa: S608
+        f'SELECT {", ".join(["data.event_id", *anew_columns])} FROM "{schema}".data AS data'
         " WHERE data.event_id IN (SELECT unnest($1::VARCHAR[]))"
     )
     own_columns = [_quoted(column.here) if column.here else "NULL" for column in columns]
-    own_sql = f'SELECT {", ".join(["event_id", *own_columns])} FROM "{schema}".data'  # noqa: S608
+    own_sql = f'SELECT {", ".join(["event_id", *own_columns])} FROM "{schema}".data'
     order = f" ORDER BY event_id LIMIT {_PAGE_ROWS}"
     page = target.query(f"{own_sql} WHERE event_id IS NOT NULL{order}").rows
     while page:
@@ -172,7 +172,7 @@ def _differences(
         yield len(page)
         page = target.query(f"{own_sql} WHERE event_id > $1{order}", [ids[-1]]).rows
     missing = connection.execute(
-        f'SELECT event_id, _sdc_writer, _sdc_offset FROM "{schema}".data'  # noqa: S608
+        f'SELECT event_id, _sdc_writer, _sdc_offset FROM "{schema}".data'
         f" WHERE event_id NOT IN (SELECT event_id FROM seen) ORDER BY event_id"
     ).fetchall()
     for event_id, writer, offset in missing:

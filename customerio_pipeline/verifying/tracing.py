@@ -222,7 +222,7 @@ def _row(
 ) -> Mapping[str, object] | None:
     names = ", ".join(map(quoted, columns))
     result = reader.query(
-        f'SELECT {names} FROM "{schema}".data WHERE event_id = $1',  # noqa: S608  quoted
+        f'SELECT {names} FROM "{schema}".data WHERE event_id = $1',
         [event_id],
     )
     if not result.rows:
@@ -240,7 +240,7 @@ def _rejected(reader: Reader, schema: str, found: Mapping[_Place, object]) -> di
         f'writer = ${2 * at + 1} AND "offset" = ${2 * at + 2}' for at in range(len(found))
     )
     result = reader.query(
-        f'SELECT writer, "offset", reason FROM "{schema}"._sdc_rejected WHERE {conditions}',  # noqa: S608  a checked name
+        f'SELECT writer, "offset", reason FROM "{schema}"._sdc_rejected WHERE {conditions}',
         [part for place in found for part in place],
     )
     return {(str(writer), int(str(offset))): str(reason) for writer, offset, reason in result.rows}
@@ -248,7 +248,7 @@ def _rejected(reader: Reader, schema: str, found: Mapping[_Place, object]) -> di
 
 def _load(reader: Reader, schema: str, row: Mapping[str, object]) -> LoadOfRow | None:
     result = reader.query(
-        f'SELECT load_id, batched_at, run_id FROM "{schema}"._sdc_loads WHERE batched_at = $1',  # noqa: S608  a checked name
+        f'SELECT load_id, batched_at, run_id FROM "{schema}"._sdc_loads WHERE batched_at = $1',
         [row.get("_sdc_batched_at")],
     )
     if not result.rows:

@@ -113,14 +113,13 @@ def _hold_and_release(connection: duckdb.DuckDBPyConnection, schema: str, batch:
         for first, last in offsets:
             released += _row(
                 connection,
-                f"UPDATE {table} SET released_at = ? WHERE writer = ?"
-                ' AND "offset" BETWEEN ? AND ? AND released_at IS NULL',
-                [batch.batched_at, writer, first, last],
+                f'DELETE FROM {table} WHERE writer = ? AND "offset" BETWEEN ? AND ?',
+                [writer, first, last],
             )[0]
         if released != len(offsets):
             raise loaded_meanwhile(writer)
     if batch.held.num_rows:
-        _from_arrow(connection, f"INSERT INTO {table} SELECT *, NULL FROM arrow_rows", batch.held)
+        _from_arrow(connection, f"INSERT INTO {table} SELECT * FROM arrow_rows", batch.held)
 
 
 def _merge_rows(

@@ -25,7 +25,6 @@ def read_state(connection: duckdb.DuckDBPyConnection, schema: str) -> SchemaStat
     with suppress(duckdb.CatalogException):  # of a release that held nothing
         held = connection.execute(
             f'SELECT writer, "offset" FROM {qualified(schema, "_sdc_held")}'
-            " WHERE released_at IS NULL"
         ).fetchall()
     columns = connection.execute(
         "SELECT name, type, path, kind, base_name, table_name"

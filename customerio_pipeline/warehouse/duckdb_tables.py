@@ -24,7 +24,7 @@ index: inserts stay as fast into ten million rows as into none, and the file sma
 
 KEY_EXPRESSION = "md5_number_lower(event_id)"
 
-_METADATA_TABLES = {
+METADATA_TABLES = {
     "_sdc_rejected": (
         "record VARCHAR, reason VARCHAR, table_name VARCHAR, _sdc_rejected_at TIMESTAMPTZ,"
         ' _sdc_sequence BIGINT, _sdc_received_at TIMESTAMPTZ, writer VARCHAR, "offset" BIGINT'
@@ -37,7 +37,7 @@ _METADATA_TABLES = {
     "_sdc_watermarks": "writer VARCHAR, first_offset BIGINT, next_offset BIGINT",
     "_sdc_held": (
         'writer VARCHAR, "offset" BIGINT, signature VARCHAR, url_id VARCHAR, _sdc_sequence BIGINT,'
-        " _sdc_received_at TIMESTAMPTZ, released_at TIMESTAMPTZ"
+        " _sdc_received_at TIMESTAMPTZ"
     ),
     "_sdc_columns": (
         "table_name VARCHAR, name VARCHAR, type VARCHAR, path VARCHAR, kind VARCHAR,"
@@ -59,7 +59,7 @@ def qualified(schema: str, table: str) -> str:
 def create_schema(connection: duckdb.DuckDBPyConnection, schema: str) -> None:
     """Create the schema and its metadata tables where they are missing."""
     connection.execute(f"CREATE SCHEMA IF NOT EXISTS {ALIAS}.{quoted(schema)}")
-    for table, columns in _METADATA_TABLES.items():
+    for table, columns in METADATA_TABLES.items():
         connection.execute(f"CREATE TABLE IF NOT EXISTS {qualified(schema, table)} ({columns})")
 
 
@@ -79,6 +79,21 @@ def evolve_subtable(connection: duckdb.DuckDBPyConnection, schema: str, subtable
     """Create a subtable, or add the columns that it lacks at its end, in the order given."""
     definitions = {name: COLUMN_TYPES[kind] for name, kind in subtable.columns.items()}
     _evolve(connection, schema, subtable.name, definitions, subtable.key)
+
+
+def evolve_like(
+    connection: duckdb.DuckDBPyConnection, source: str, schema: str, table: str
+) -> None:
+    """Create a table as the schema `source` has it, or add the columns that it lacks.
+
+    Raises:
+        duckdb.CatalogException: `source` has no such table.
+    """
+    found = connection.execute(
+        'SELECT name, type, "notnull" FROM pragma_table_info(?)', [qualified(source, table)]
+    ).fetchall()
+    not_null = [name for name, _, is_not_null in found if is_not_null]
+    _evolve(connection, schema, table, {name: kind for name, kind, _ in found}, not_null)
 
 
 def table_columns(

@@ -1,6 +1,6 @@
 """DuckDB as the warehouse: one file, opened only while a batch is merged or read."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from customerio_pipeline.loading.target import (
     QueryResult,
     SchemaState,
 )
-from customerio_pipeline.warehouse import duckdb_copy, duckdb_merge
+from customerio_pipeline.warehouse import duckdb_copy, duckdb_merge, duckdb_rebuild
 from customerio_pipeline.warehouse.duckdb_damage import replace_if_damaged, suspected_inode
 from customerio_pipeline.warehouse.duckdb_errors import is_damage, reason
 from customerio_pipeline.warehouse.duckdb_file import (
@@ -115,6 +115,21 @@ class DuckDBTarget:
                 f"The warehouse {self._file} was damaged; the next load makes it again."
             ) from error
 
+    def prepare_rebuild(self, schema: str, beside: str) -> None:
+        """Make `beside` anew, without rows (`duckdb_rebuild`)."""
+        self._change(schema, lambda connection: duckdb_rebuild.prepare(connection, schema, beside))
+
+    def finish_rebuild(self, schema: str, beside: str) -> None:
+        """Let what `beside` holds take the place of what `schema` holds (`duckdb_rebuild`)."""
+        self._change(
+            schema,
+            lambda connection: duckdb_rebuild.finish(connection, schema, beside, self._views),
+        )
+
+    def drop(self, schema: str) -> None:
+        """Drop a schema and all that is in it, if it is there."""
+        self._change(schema, lambda connection: duckdb_rebuild.drop(connection, schema))
+
     def query(self, sql: str, parameters: Sequence[object] = ()) -> QueryResult:
         """Run one read-only statement with the file opened for just that."""
         return read_file(
@@ -153,6 +168,19 @@ class DuckDBTarget:
                 f"The warehouse {self._file} refused a load of {schema}: {reason(error)};"
                 " nothing was changed."
             ) from error
+
+    def _change(self, schema: str, change: Callable[[duckdb.DuckDBPyConnection], None]) -> None:
+        create(self._file, self._wait_seconds)
+        with self._attached(read_only=False):
+            try:
+                change(self._connection)
+            except duckdb.Error as error:
+                if is_damage(error):
+                    raise damaged(self._file, error) from error
+                raise WarehouseError(
+                    f"The warehouse {self._file} refused a rebuild of {schema}: {reason(error)};"
+                    " nothing was changed."
+                ) from error
 
     @contextmanager
     def _attached(self, *, read_only: bool) -> Iterator[None]:

@@ -87,6 +87,10 @@ class PostgresMerge:
         self._rows_after[schema] = loaded_after, counts.row_count
         return counts
 
+    def forget(self, schema: str) -> None:
+        """Count the rows of `schema` anew at its next merge: somebody else changed them."""
+        self._rows_after.pop(schema, None)
+
     def _row_count(self, cursor: Cursor[tuple[object, ...]], schema: str, loaded: int) -> int:
         """Return the rows of `data` before this load, without counting them.
 
@@ -123,9 +127,7 @@ def _advance_watermarks(
     after = sum(map(len, loaded.values()))
     held = _number(
         cursor.execute(
-            sql.SQL("SELECT count(*) FROM {} WHERE released_at IS NULL").format(
-                qualified(schema, "_sdc_held")
-            )
+            sql.SQL("SELECT count(*) FROM {}").format(qualified(schema, "_sdc_held"))
         ).fetchone()
     )
     released = sum(map(len, batch.released.values()))
@@ -138,11 +140,10 @@ def _hold_and_release(cursor: Cursor[tuple[object, ...]], schema: str, batch: Ba
         released = 0
         for first, last in offsets:
             released += cursor.execute(
-                sql.SQL(
-                    "UPDATE {} SET released_at = %s WHERE writer = %s"
-                    ' AND "offset" BETWEEN %s AND %s AND released_at IS NULL'
-                ).format(table),
-                [batch.batched_at, writer, first, last],
+                sql.SQL('DELETE FROM {} WHERE writer = %s AND "offset" BETWEEN %s AND %s').format(
+                    table
+                ),
+                [writer, first, last],
             ).rowcount
         if released != len(offsets):
             raise loaded_meanwhile(writer)

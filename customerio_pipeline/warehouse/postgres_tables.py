@@ -37,7 +37,7 @@ METADATA_TABLES = {
     "_sdc_watermarks": "writer text, first_offset bigint, next_offset bigint",
     "_sdc_held": (
         'writer text, "offset" bigint, signature text, url_id text, _sdc_sequence bigint,'
-        " _sdc_received_at timestamptz, released_at timestamptz"
+        " _sdc_received_at timestamptz"
     ),
     "_sdc_columns": (
         "table_name text, name text, type text, path text, kind text, base_name text,"

@@ -9,6 +9,7 @@ from psycopg import errors, sql
 
 from customerio_pipeline.errors import WarehouseBusyError
 from customerio_pipeline.loading.target import DATA, Batch, MergeCounts, QueryResult, SchemaState
+from customerio_pipeline.warehouse import postgres_rebuild
 from customerio_pipeline.warehouse.postgres_connection import Connection, PostgresServer
 from customerio_pipeline.warehouse.postgres_errors import is_lost, sentence
 from customerio_pipeline.warehouse.postgres_merge import PostgresMerge
@@ -67,7 +68,7 @@ class PostgresTarget:
                 columns = _rows(connection, schema, "_sdc_columns", _MAPPING)
                 held: list[tuple[object, ...]] = []
                 if "_sdc_held" in tables:
-                    held = _rows(connection, schema, "_sdc_held", _HELD, "released_at IS NULL")
+                    held = _rows(connection, schema, "_sdc_held", _HELD)
             session.seen[schema] = tables
         return schema_state(
             # Where somebody dropped `data`, everything is to be loaded again.
@@ -88,6 +89,24 @@ class PostgresTarget:
                     return session.merge.merge(schema, batch, seen, self._views)
             tables = evolve(session.connection, schema, wanted, self._wait_seconds)
             return session.merge.merge(schema, batch, tables, self._views)
+
+    def prepare_rebuild(self, schema: str, beside: str) -> None:
+        """Make `beside` anew, without rows (`postgres_rebuild`)."""
+        with self._told(schema) as session:
+            postgres_rebuild.prepare(session.connection, schema, beside, self._wait_seconds)
+
+    def finish_rebuild(self, schema: str, beside: str) -> None:
+        """Let what `beside` holds take the place of what `schema` holds (`postgres_rebuild`)."""
+        with self._told(schema) as session:
+            session.merge.forget(schema)
+            postgres_rebuild.finish(
+                session.connection, schema, beside, self._views, self._wait_seconds
+            )
+
+    def drop(self, schema: str) -> None:
+        """Drop a schema and all that is in it, if it is there."""
+        with self._told(schema) as session:
+            postgres_rebuild.drop(session.connection, schema)
 
     def query(self, sql: str, parameters: Sequence[object] = ()) -> QueryResult:
         """Run one read-only statement on a connection of its own."""
@@ -161,13 +180,11 @@ class _Session:
 
 
 def _rows(
-    connection: Connection, schema: str, table: str, columns: tuple[str, ...], where: str = "true"
+    connection: Connection, schema: str, table: str, columns: tuple[str, ...]
 ) -> list[tuple[object, ...]]:
     return connection.execute(
-        sql.SQL("SELECT {} FROM {} WHERE {}").format(
-            sql.SQL(", ").join(map(sql.Identifier, columns)),
-            qualified(schema, table),
-            sql.SQL(where),
+        sql.SQL("SELECT {} FROM {}").format(
+            sql.SQL(", ").join(map(sql.Identifier, columns)), qualified(schema, table)
         )
     ).fetchall()
 

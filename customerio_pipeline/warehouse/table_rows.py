@@ -31,7 +31,7 @@ def schema_state(
         watermarks: rows of ``_sdc_watermarks``.
         columns: name, type, path, kind, base_name and table_name from ``_sdc_columns``.
         tables: columns of the tables that are there, in their order.
-        held: writer and offset from ``_sdc_held``, where they are held still.
+        held: writer and offset from ``_sdc_held``.
     """
     held_offsets: dict[str, OffsetSet] = {}
     for writer, offset in held:

@@ -1,0 +1,201 @@
+"""Rebuilding: the tables made anew from landing beside the old ones, compared, then swapped."""
+
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from customerio_pipeline.errors import LandingError, WarehouseError
+from customerio_pipeline.loading.load import Loader, LoadReport, drain
+from customerio_pipeline.loading.staging import Layout
+from customerio_pipeline.loading.target import DATA, SchemaState, Target
+
+_SUFFIX = "__rebuild"
+_LONGEST_SCHEMA = 63
+_MOST_EXAMPLES = 20
+
+# Of the load that wrote a row, not of the event.
+_OF_THE_LOAD = frozenset({"_sdc_batched_at"})
+
+# A digest of each row: what is joined stays small, however wide the table.
+_DIFFERENCES = """
+WITH here AS ({here}), anew AS ({anew}),
+ sides AS (
+  SELECT id, 1 AS here, 0 AS anew FROM (SELECT * FROM here EXCEPT SELECT * FROM anew) AS only_here
+  UNION ALL
+  SELECT id, 0 AS here, 1 AS anew FROM (SELECT * FROM anew EXCEPT SELECT * FROM here) AS only_anew),
+ ids AS (SELECT id, max(here) AS here, max(anew) AS anew FROM sides GROUP BY id)
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """An event whose row is not what landing comes to."""
+
+    event_id: str
+    what: str
+    """``different``, ``missing`` or ``surplus``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rebuilt:
+    """What a rebuild found."""
+
+    schema: str
+    deliveries: int
+    """Deliveries that were loaded anew."""
+
+    rows: int
+    """Rows that landing comes to."""
+
+    different: int
+    missing: int
+    """Rows that landing comes to and `data` has not."""
+
+    surplus: int
+    """Rows that `data` has and landing does not come to."""
+
+    examples: Sequence[Difference]
+    """At most 20 of them."""
+
+    is_swapped: bool
+    """Whether the new rows are in the place of the old ones."""
+
+    @property
+    def is_same(self) -> bool:
+        """Whether `data` held what landing comes to."""
+        return not (self.different or self.missing or self.surplus)
+
+
+def rebuild(  # noqa: PLR0913  what it works on, and how
+    target: Target,
+    landing: Path,
+    schema: str,
+    layout: Layout,
+    *,
+    check: bool = False,
+    run_id: str | None = None,
+    progress: Callable[[LoadReport], None] = lambda _: None,
+) -> Rebuilt:
+    """Make the tables of an integration anew from landing.
+
+    The new ones are filled in a schema beside, while loads and readers go on. Then loads wait until
+    what came meanwhile is in the new ones, too, both are compared, and the rows change places in
+    one transaction. Killed, it leaves the schema beside, which the next one begins by dropping.
+
+    Args:
+        target: the warehouse.
+        landing: folder of the landing files.
+        schema: of the integration.
+        layout: of its tables.
+        check: compare only.
+        run_id: of the Dagster run that rebuilds.
+        progress: called with each batch that was loaded anew.
+
+    Raises:
+        LandingError: a landing file is damaged; nothing was swapped.
+        WarehouseError: the warehouse refuses; nothing was swapped.
+    """
+    beside = schema_beside(schema)
+    loader = Loader(schema, landing, target, layout=layout, run_id=run_id, into=beside)
+    deliveries = 0
+    try:
+        # A name that no schema has: two rebuilds would fill the same tables.
+        with target.exclusive(f"{schema} (rebuild)"):
+            try:
+                target.prepare_rebuild(schema, beside)
+                for report in drain(loader):
+                    deliveries += report.deliveries
+                    progress(report)
+                with target.exclusive(schema):
+                    for report in drain(loader):
+                        deliveries += report.deliveries
+                        progress(report)
+                    state = target.state(schema)
+                    _check_is_whole(schema, state, target.state(beside))
+                    found = _compare(target, schema, beside, state)
+                    is_swapped = found is not None and not check
+                    if is_swapped:
+                        target.finish_rebuild(schema, beside)
+            finally:
+                with suppress(WarehouseError):  # the next rebuild begins by dropping it
+                    target.drop(beside)
+    finally:
+        loader.close()
+    compared = found or _Compared()
+    return Rebuilt(schema, deliveries, *compared, is_swapped=is_swapped)
+
+
+def schema_beside(schema: str) -> str:
+    """Return the name of the schema that a rebuild fills."""
+    return schema[: _LONGEST_SCHEMA - len(_SUFFIX)] + _SUFFIX
+
+
+def _check_is_whole(schema: str, here: SchemaState, anew: SchemaState) -> None:
+    """Check that landing still has all that was loaded: else the table knows more than it."""
+    for writer, offsets in here.loaded.items():
+        lost = offsets.without(anew.loaded[writer]) if writer in anew.loaded else offsets
+        for first, last in lost:
+            raise LandingError(
+                f"The offsets {first} to {last} of {writer} are in the tables of {schema}, and no"
+                " landing file has them any more: a rebuild would lose them. Restore the landing"
+                " folder from a backup."
+            )
+
+
+class _Compared(NamedTuple):
+    rows: int = 0
+    different: int = 0
+    missing: int = 0
+    surplus: int = 0
+    examples: Sequence[Difference] = ()
+
+
+def _compare(target: Target, schema: str, beside: str, state: SchemaState) -> _Compared | None:
+    """Compare `data` of both schemas; None when there is none anew, as nothing was landed."""
+    new = target.state(beside)
+    if not new.table_columns:
+        return None
+    if not state.table_columns:
+        [(rows,)] = target.query(f'SELECT count(*) FROM "{beside}".{DATA}').rows
+        return _Compared(rows=int(str(rows)), missing=int(str(rows)))
+    columns = sorted({column.name for column in new.columns if column.table == DATA})
+    columns += sorted(
+        name
+        for name in new.table_columns
+        if name.startswith("_sdc_") and name not in _OF_THE_LOAD and name not in columns
+    )
+    sql = _DIFFERENCES.format(
+        here=_digests(schema, columns, state.table_columns),
+        anew=_digests(beside, columns, new.table_columns),
+    )
+    [counts] = target.query(
+        f"{sql} SELECT (SELECT count(*) FROM anew), coalesce(sum(here * anew), 0),"
+        " coalesce(sum(anew * (1 - here)), 0), coalesce(sum(here * (1 - anew)), 0) FROM ids"
+    ).rows
+    rows, different, missing, surplus = (int(str(count)) for count in counts)
+    examples = []
+    if different or missing or surplus:
+        found = target.query(
+            f"{sql} SELECT id, here, anew FROM ids ORDER BY id LIMIT {_MOST_EXAMPLES}"
+        ).rows
+        examples = [
+            Difference(
+                str(event_id),
+                "different" if here and anew else "missing" if anew else "surplus",
+            )
+            for event_id, here, anew in found
+        ]
+    return _Compared(rows, different, missing, surplus, examples)
+
+
+def _digests(schema: str, columns: Iterable[str], there: Iterable[str]) -> str:
+    there = set(there)
+    values = ", ".join(
+        '"' + name.replace('"', '""') + '"' if name in there else "NULL" for name in columns
+    )
+    return (
+        f"SELECT event_id AS id, md5(CAST(ROW({values}) AS VARCHAR)) AS digest"
+        f' FROM "{schema}".{DATA}'
+    )
