@@ -1,33 +1,31 @@
 """Deliveries that no signing key signed: landed, not loaded, and loaded once they are released."""
 
 import json
-from collections.abc import Callable, Iterator
-from contextlib import closing
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
-from click.testing import CliRunner
 
-from customerio_pipeline.cli import cli
 from customerio_pipeline.landing.offsets import OffsetSet
 from customerio_pipeline.landing.releases import release
 from customerio_pipeline.loading import staging
-from customerio_pipeline.registry.registry import Registry
 from customerio_pipeline.simulator.signing import sign
-from tests.landed_bodies import SCHEMA, Warehouse
+from tests.installation import Installation, installed
+from tests.landed_bodies import SCHEMA
 
 KEY = "signing-secret"
 TIMESTAMP = 1_700_000_000
 
 
-class Installation(NamedTuple):
-    """A warehouse and an integration in it."""
+class Holding(Installation):
+    """An installation that holds deliveries."""
 
-    warehouse: Warehouse
-    registry: Registry
-    run: Callable[..., Any]
-    """Runs a command; returns what it prints as JSON."""
+    def printed(self, *arguments: str) -> Any:  # noqa: ANN401  JSON
+        """Run a command and return the JSON that it prints."""
+        result = self.run(*arguments)
+        assert result.exit_code == 0, result.output
+        return json.loads(result.output)
 
     def land(self, *event_ids: str, key: str = KEY, verdict: str = "invalid") -> None:
         """Land an event for each id, signed with `key`, received with `verdict`."""
@@ -49,7 +47,7 @@ class Installation(NamedTuple):
 
     def check(self) -> dict[str, Any]:
         """Check that everything adds up, row by row."""
-        [account] = self.run("verify", "--deep", "--json")
+        [account] = self.printed("verify", "--deep", "--json")
         assert account["gaps"] == []
         return dict(account)
 
@@ -60,28 +58,15 @@ def installation(
     tmp_path: Path,
     warehouse_url: str,
     monkeypatch: pytest.MonkeyPatch,
-) -> Iterator[Installation]:
+) -> Iterator[Holding]:
     """Give one for each warehouse and each way of staging."""
     if request.param == "in bulk":
         monkeypatch.setattr(staging, "BULK_DELIVERIES", 1)
-    monkeypatch.setenv("CUSTOMERIO_HOME", str(tmp_path))
-    monkeypatch.setenv("CUSTOMERIO_WAREHOUSE", warehouse_url)
-    warehouse = Warehouse(tmp_path, warehouse_url)
-
-    def run(*arguments: str) -> Any:  # noqa: ANN401  JSON
-        warehouse.target.close()  # a command is another process
-        result = CliRunner().invoke(cli, arguments)
-        warehouse.target = warehouse.open(wait_seconds=20)
-        assert result.exit_code == 0, result.output
-        return json.loads(result.output)
-
-    with closing(Registry.open(f"sqlite:///{tmp_path / 'registry.sqlite'}")) as registry:
-        registry.create("Stitch Customerio")
-        yield Installation(warehouse, registry, run)
-    warehouse.target.close()
+    with installed(tmp_path, warehouse_url, monkeypatch) as (warehouse, registry):
+        yield Holding(warehouse, registry)
 
 
-def test_held_deliveries_are_settled_and_in_no_table(installation: Installation) -> None:
+def test_held_deliveries_are_settled_and_in_no_table(installation: Holding) -> None:
     """They wait for nobody's load; the rest of their file is loaded."""
     installation.land("held-1", "held-2")
     installation.warehouse.land(
@@ -102,7 +87,7 @@ def test_held_deliveries_are_settled_and_in_no_table(installation: Installation)
     assert account["waiting"] == 0
 
 
-def test_a_file_of_held_deliveries_alone_creates_the_tables(installation: Installation) -> None:
+def test_a_file_of_held_deliveries_alone_creates_the_tables(installation: Holding) -> None:
     """Else it would be read again at every load."""
     installation.land("held")
     [report] = installation.warehouse.load()
@@ -112,46 +97,46 @@ def test_a_file_of_held_deliveries_alone_creates_the_tables(installation: Instal
     assert installation.ids() == []
 
 
-def test_reverify_loads_what_matches_a_key_added_later(installation: Installation) -> None:
+def test_reverify_loads_what_matches_a_key_added_later(installation: Holding) -> None:
     """And only that; whoever has the URL alone gets nothing into the table."""
     installation.land("customerio-1", "customerio-2")
     installation.land("attacker", key="guessed")
     installation.warehouse.load()
     integration = installation.registry.find(SCHEMA)
     installation.registry.keys.add(integration, KEY)
-    found = installation.run("integrations", "reverify", SCHEMA, "--json")
+    found = installation.printed("integrations", "reverify", SCHEMA, "--json")
 
     assert found == {"released": 2, "held": 1}
     account = installation.check()
     assert (account["waiting"], account["held"]) == (2, 1)
-    assert installation.run("status", "--json")[0]["waiting"] == 2
+    assert installation.printed("status", "--json")[0]["waiting"] == 2
     [report] = installation.warehouse.load()
     assert (report.released, report.inserted, report.held) == (2, 2, 0)
     assert installation.ids() == ["customerio-1", "customerio-2"]
     assert installation.held() == 1
     assert installation.check()["loaded"] == 2
     assert installation.warehouse.load() == []
-    assert installation.run("integrations", "reverify", SCHEMA, "--json")["released"] == 0
+    assert installation.printed("integrations", "reverify", SCHEMA, "--json")["released"] == 0
 
 
 def test_reverify_releases_everything_where_nothing_is_required(
-    installation: Installation,
+    installation: Holding,
 ) -> None:
     """A lost key need not cost its deliveries."""
     integration = installation.registry.find(SCHEMA)
     installation.registry.keys.add(integration, "another")
     installation.land("held")
     installation.warehouse.load()
-    assert installation.run("integrations", "reverify", SCHEMA, "--json")["released"] == 0
-    CliRunner().invoke(cli, ["keys", "mode", SCHEMA, "record"])
+    assert installation.printed("integrations", "reverify", SCHEMA, "--json")["released"] == 0
+    installation.run("keys", "mode", SCHEMA, "record")
 
-    assert installation.run("integrations", "reverify", SCHEMA, "--json")["released"] == 1
+    assert installation.printed("integrations", "reverify", SCHEMA, "--json")["released"] == 1
     installation.warehouse.load()
     assert installation.ids() == ["held"]
 
 
 def test_released_before_their_first_load_they_are_never_held(
-    installation: Installation,
+    installation: Holding,
 ) -> None:
     """So a table that is made anew comes out the same."""
     installation.land("held-1", "held-2", "held-3")
@@ -164,7 +149,7 @@ def test_released_before_their_first_load_they_are_never_held(
 
 
 def test_a_release_that_cannot_be_read_keeps_nothing_else_back(
-    installation: Installation,
+    installation: Holding,
 ) -> None:
     """It is named when the load ends; what it releases stays held meanwhile."""
     installation.land("held-1", "held-2")
@@ -172,7 +157,7 @@ def test_a_release_that_cannot_be_read_keeps_nothing_else_back(
     folder = installation.warehouse.landing / f"integration={SCHEMA}" / "_releases"
     damaged = folder / "1-aaaaaa.json"
     damaged.write_bytes(b'{"released_at_ns":1,"offsets":{"w0":[[0,0]')
-    result = CliRunner().invoke(cli, ["load"])
+    result = installation.run("load")
 
     assert result.exit_code == 1
     assert "_releases/1-aaaaaa.json" in str(result.exception)
@@ -182,7 +167,7 @@ def test_a_release_that_cannot_be_read_keeps_nothing_else_back(
     assert installation.ids() == ["held-1", "held-2"]
 
 
-def test_a_warehouse_of_an_earlier_release_learns_to_hold(installation: Installation) -> None:
+def test_a_warehouse_of_an_earlier_release_learns_to_hold(installation: Holding) -> None:
     """Its table of what is held is made by the next load."""
     installation.warehouse.load_bodies(b'{"event_id":"e1"}')
     installation.warehouse.change("DROP TABLE {s}._sdc_held")
@@ -194,7 +179,7 @@ def test_a_warehouse_of_an_earlier_release_learns_to_hold(installation: Installa
     assert installation.held() == 1
 
 
-def test_the_latest_row_wins_whenever_it_is_released(installation: Installation) -> None:
+def test_the_latest_row_wins_whenever_it_is_released(installation: Holding) -> None:
     """A held delivery that came before the row in the table does not replace it (design C5)."""
     installation.warehouse.land(
         b'{"event_id":"e1","version":1}',

@@ -1,31 +1,30 @@
 """``rebuild``: the tables come out as landing has them, whatever was done to them."""
 
 import json
+import re
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import closing
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import dagster as dg
 import psycopg
 import pytest
-from click.testing import CliRunner, Result
 
-from customerio_pipeline.cli import cli
+from customerio_pipeline.errors import RegistryError, WarehouseError
 from customerio_pipeline.landing.offsets import OffsetSet
 from customerio_pipeline.landing.releases import release
 from customerio_pipeline.loading.load import LoadReport
-from customerio_pipeline.loading.staging import Layout
 from customerio_pipeline.orchestration.drain_run import DrainConfig
 from customerio_pipeline.orchestration.keys import data_key, load_op_name
 from customerio_pipeline.registry.records import Arrays
-from customerio_pipeline.registry.registry import Registry
+from customerio_pipeline.registry.schema_names import check_schema
 from customerio_pipeline.verifying.rebuilding import rebuild, schema_beside
 from tests.dagster_shop import failure_of, opened_shop
+from tests.installation import Installation, installed
 from tests.landed_bodies import SCHEMA, Warehouse
-from tests.landed_events import event
+from tests.landed_events import event, land
 
 BODIES = [
     b'{"event_id":"e1","metric":"sent","data":{"customer_id":"007","links":[{"a":1},{"a":2}]}}',
@@ -52,11 +51,8 @@ rebuilding.rebuild(target, Path(sys.argv[2]), sys.argv[1], DEFAULT_LAYOUT, progr
 """
 
 
-class Installation(NamedTuple):
-    """A warehouse with an integration whose landed deliveries are loaded."""
-
-    warehouse: Warehouse
-    run: Callable[..., Result]
+class Rebuilt(Installation):
+    """An installation whose tables are made anew."""
 
     def rebuild(self, *options: str) -> dict[str, Any]:
         """Rebuild by the command line."""
@@ -102,27 +98,14 @@ def installation(
     tmp_path: Path,
     warehouse_url: str,
     monkeypatch: pytest.MonkeyPatch,
-) -> Iterator[Installation]:
+) -> Iterator[Rebuilt]:
     """Give one of each kind, with arrays as JSON text and as tables."""
-    monkeypatch.setenv("CUSTOMERIO_HOME", str(tmp_path))
-    monkeypatch.setenv("CUSTOMERIO_WAREHOUSE", warehouse_url)
-    with closing(Registry.open(f"sqlite:///{tmp_path / 'registry.sqlite'}")) as registry:
-        registry.create("Stitch Customerio", arrays=request.param)
-    layout = Layout(subtables=request.param is Arrays.SUBTABLES)
-    warehouse = Warehouse(tmp_path, warehouse_url, layout=layout)
-
-    def run(*arguments: str) -> Result:
-        warehouse.target.close()  # a command is another process
-        result = CliRunner().invoke(cli, arguments)
-        warehouse.target = warehouse.open(wait_seconds=20)
-        return result
-
-    yield Installation(warehouse, run)
-    warehouse.target.close()
+    with installed(tmp_path, warehouse_url, monkeypatch, request.param) as (warehouse, registry):
+        yield Rebuilt(warehouse, registry)
 
 
 @pytest.fixture
-def filled(installation: Installation) -> Installation:
+def filled(installation: Rebuilt) -> Rebuilt:
     """Give one with events, some of them held, one of these released."""
     house = installation.warehouse
     house.load_bodies(*BODIES)
@@ -133,7 +116,7 @@ def filled(installation: Installation) -> Installation:
     return installation
 
 
-def test_a_sound_table_comes_out_the_same(filled: Installation) -> None:
+def test_a_sound_table_comes_out_the_same(filled: Rebuilt) -> None:
     """All of it: arrays, rejected records, what is held, names and order of columns."""
     before, columns = filled.content(), filled.warehouse.columns()
     found = filled.rebuild()
@@ -146,7 +129,7 @@ def test_a_sound_table_comes_out_the_same(filled: Installation) -> None:
     assert filled.warehouse.load() == []
 
 
-def test_what_was_done_to_the_table_is_named_and_undone(filled: Installation) -> None:
+def test_what_was_done_to_the_table_is_named_and_undone(filled: Rebuilt) -> None:
     """Rows deleted, changed and invented; a check changes nothing."""
     before = filled.content()
     filled.warehouse.change(
@@ -172,7 +155,7 @@ def test_what_was_done_to_the_table_is_named_and_undone(filled: Installation) ->
     assert filled.rebuild("--check")["is_swapped"] is False
 
 
-def test_a_dropped_table_is_made_again(filled: Installation) -> None:
+def test_a_dropped_table_is_made_again(filled: Rebuilt) -> None:
     """As `load` does, and its views with it."""
     before = filled.content()
     cascade = "" if filled.warehouse.is_duckdb else " CASCADE"
@@ -184,7 +167,7 @@ def test_a_dropped_table_is_made_again(filled: Installation) -> None:
     assert filled.warehouse.rows("SELECT count(*) FROM {s}.events") == [(4,)]
 
 
-def test_nothing_landed_is_nothing_to_rebuild(installation: Installation) -> None:
+def test_nothing_landed_is_nothing_to_rebuild(installation: Rebuilt) -> None:
     """Before the first event."""
     found = installation.rebuild()
 
@@ -192,7 +175,7 @@ def test_nothing_landed_is_nothing_to_rebuild(installation: Installation) -> Non
     assert installation.schemas() <= {SCHEMA}
 
 
-def test_loads_go_on_meanwhile(filled: Installation) -> None:
+def test_loads_go_on_meanwhile(filled: Rebuilt) -> None:
     """What lands and is loaded while the new tables are filled is in them, too."""
     house = filled.warehouse
     other = house.open(wait_seconds=20)
@@ -215,9 +198,7 @@ def test_loads_go_on_meanwhile(filled: Installation) -> None:
 
 
 @pytest.mark.parametrize("moment", ["loading", "comparing"])
-def test_a_rebuild_that_was_killed_leaves_the_table_as_it_was(
-    filled: Installation, moment: str
-) -> None:
+def test_a_rebuild_that_was_killed_leaves_the_table_as_it_was(filled: Rebuilt, moment: str) -> None:
     """The next one begins anew, and removes what is left of it."""
     house = filled.warehouse
     before = filled.content()
@@ -235,7 +216,27 @@ def test_a_rebuild_that_was_killed_leaves_the_table_as_it_was(
     filled.check_whole()
 
 
-def test_landing_that_lost_a_file_rebuilds_nothing(filled: Installation) -> None:
+def test_no_other_integration_is_touched(filled: Rebuilt) -> None:
+    """However its schema is called: what is filled beside has a name that none can have."""
+    house = filled.warehouse
+    names = [f"{SCHEMA}__rebuild", "a" * 63, f"{'a' * 62}b"]
+    for name in names:
+        filled.registry.create(name, name)
+        land(house.landing, name, [event("theirs")])
+    assert filled.run("load").exit_code == 0
+
+    for name in [SCHEMA, *names]:
+        assert filled.run("rebuild", name, "--check").exit_code == 0, name
+        with pytest.raises(RegistryError):
+            check_schema(schema_beside(name))
+    assert len({schema_beside(name) for name in names}) == len(names)
+    assert all(len(schema_beside(name)) <= 63 for name in names)
+    for name in names:
+        rows = house.target.query(f'SELECT event_id FROM "{name}".data').rows  # noqa: S608  a test's names
+        assert rows == [("theirs",)]
+
+
+def test_landing_that_lost_a_file_rebuilds_nothing(filled: Rebuilt) -> None:
     """The table knows more than landing: a swap would lose it."""
     before = filled.content()
     for file in filled.warehouse.landing.rglob("*-000000000000-*.parquet"):
@@ -267,6 +268,28 @@ def test_privileges_and_views_of_others_stay(
         assert "=r/" in privileges
     finally:
         house.change("DROP VIEW IF EXISTS public.theirs")
+
+
+def test_a_role_that_may_make_no_schema_is_told_the_grant(
+    tmp_path: Path, postgres_url: str
+) -> None:
+    """Nothing is changed; what it says works when it is run."""
+    with psycopg.connect(postgres_url, autocommit=True) as owner:
+        owner.execute("CREATE ROLE rebuilder LOGIN")
+        owner.execute("CREATE SCHEMA stitch_customerio AUTHORIZATION rebuilder")
+        house = Warehouse(tmp_path, postgres_url.replace("//postgres", "//rebuilder", 1))
+        try:
+            house.load_bodies(*BODIES)
+            with pytest.raises(WarehouseError, match=r"GRANT CREATE ON DATABASE .*; there") as told:
+                rebuild(house.target, house.landing, SCHEMA, house.layout)
+            grant = re.search(r"GRANT [^;]*", str(told.value))
+            assert grant is not None
+            owner.execute(grant[0].encode())
+            assert rebuild(house.target, house.landing, SCHEMA, house.layout).is_same
+        finally:
+            house.target.close()
+            owner.execute("DROP OWNED BY rebuilder CASCADE")
+            owner.execute("DROP ROLE rebuilder")
 
 
 @pytest.fixture

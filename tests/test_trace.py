@@ -2,24 +2,18 @@
 
 import gzip
 import json
-from collections.abc import Callable, Iterator
-from contextlib import closing
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
-from click.testing import CliRunner, Result
 
-from customerio_pipeline.cli import cli
-from customerio_pipeline.registry.registry import Registry
-from tests.landed_bodies import SCHEMA, Warehouse
+from tests.installation import Installation, installed
+from tests.landed_bodies import SCHEMA
 
 
-class Installation(NamedTuple):
-    """A warehouse with an integration."""
-
-    warehouse: Warehouse
-    run: Callable[..., Result]
+class Traced(Installation):
+    """An installation whose events are traced."""
 
     def trace(self, event_id: str, *options: str) -> dict[str, Any]:
         """Return what is known of an event."""
@@ -39,26 +33,14 @@ class Installation(NamedTuple):
 @pytest.fixture
 def installation(
     tmp_path: Path, warehouse_url: str, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Installation]:
-    """Give one of each kind."""
-    monkeypatch.setenv("CUSTOMERIO_HOME", str(tmp_path))
-    monkeypatch.setenv("CUSTOMERIO_WAREHOUSE", warehouse_url)
-    with closing(Registry.open(f"sqlite:///{tmp_path / 'registry.sqlite'}")) as registry:
-        registry.create("Stitch Customerio")
+) -> Iterator[Traced]:
+    """Give one of each kind, with a second integration."""
+    with installed(tmp_path, warehouse_url, monkeypatch) as (warehouse, registry):
         registry.create("Another")
-    warehouse = Warehouse(tmp_path, warehouse_url)
-
-    def run(*arguments: str) -> Result:
-        warehouse.target.close()  # a command is another process
-        result = CliRunner().invoke(cli, arguments)
-        warehouse.target = warehouse.open(wait_seconds=20)
-        return result
-
-    yield Installation(warehouse, run)
-    warehouse.target.close()
+        yield Traced(warehouse, registry)
 
 
-def test_every_delivery_with_its_fate(installation: Installation) -> None:
+def test_every_delivery_with_its_fate(installation: Traced) -> None:
     """The latest is in the table; what comes later waits; what nobody signed is held."""
     house = installation.warehouse
     house.land(b'{"event_id":"e1","v":1}', b'{"event_id":"e2"}', b'{"event_id":"e1","v":2}')
@@ -88,7 +70,7 @@ def test_every_delivery_with_its_fate(installation: Installation) -> None:
     assert "/runs/the-run" in printed
 
 
-def test_an_event_of_an_array_is_found_by_its_row(installation: Installation) -> None:
+def test_an_event_of_an_array_is_found_by_its_row(installation: Traced) -> None:
     """Its earlier deliveries are found when every body is looked into."""
     house = installation.warehouse
     body = b'[{"event_id":"e1","v":%d},{"event_id":"e2"}]'
@@ -103,7 +85,7 @@ def test_an_event_of_an_array_is_found_by_its_row(installation: Installation) ->
     ]
 
 
-def test_a_rejected_delivery_names_the_reason(installation: Installation) -> None:
+def test_a_rejected_delivery_names_the_reason(installation: Traced) -> None:
     """Its id could be read at receipt; as a row it could not be loaded."""
     event_id = "x" * 2000
     installation.warehouse.load_bodies(json.dumps({"event_id": event_id}).encode())
@@ -112,7 +94,7 @@ def test_a_rejected_delivery_names_the_reason(installation: Installation) -> Non
     assert fate.startswith("rejected: event_id is longer than")
 
 
-def test_what_nobody_has_is_said_so(installation: Installation) -> None:
+def test_what_nobody_has_is_said_so(installation: Traced) -> None:
     """Before anything landed, and after; an id is data, never a part of SQL."""
     for event_id in ("e9", "' OR ''='", "%"):
         result = installation.run("trace", event_id)
@@ -120,7 +102,7 @@ def test_what_nobody_has_is_said_so(installation: Installation) -> None:
         installation.warehouse.load_bodies(b'{"event_id":"e1"}')
 
 
-def test_a_row_whose_files_are_gone_is_shown(installation: Installation) -> None:
+def test_a_row_whose_files_are_gone_is_shown(installation: Traced) -> None:
     """Without a delivery."""
     installation.warehouse.load_bodies(b'{"event_id":"e1"}')
     for file in installation.warehouse.landing.rglob("*.parquet"):
@@ -130,7 +112,7 @@ def test_a_row_whose_files_are_gone_is_shown(installation: Installation) -> None
     assert (found["deliveries"], found["row"]["event_id"]) == ([], "e1")
 
 
-def test_a_damaged_landing_file_is_named(installation: Installation) -> None:
+def test_a_damaged_landing_file_is_named(installation: Traced) -> None:
     """In a sentence, not a traceback."""
     installation.warehouse.load_bodies(b'{"event_id":"e1"}')
     [file] = installation.warehouse.landing.rglob("*.parquet")
@@ -139,7 +121,7 @@ def test_a_damaged_landing_file_is_named(installation: Installation) -> None:
     assert file.name in str(installation.run("trace", "e1").exception)
 
 
-def test_only_the_named_integration_is_searched(installation: Installation) -> None:
+def test_only_the_named_integration_is_searched(installation: Traced) -> None:
     """Others may have the same ids."""
     installation.warehouse.load_bodies(b'{"event_id":"e1"}')
 

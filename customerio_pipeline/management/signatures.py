@@ -170,7 +170,8 @@ def _signatures(  # noqa: PLR0913  what is shown once
             (SignatureMode.RECORD, "Record", "Everything is loaded; the verdict is recorded."),
             (SignatureMode.OFF, "Off", "Signatures are not checked."),
         ],
-        held=count_held(services.settings.landing, integration.schema),
+        # Without a key ever there was nothing to hold, and nothing need be looked through.
+        held=count_held(services.settings.landing, integration.schema) if keys else 0,
         released=released,
         errors=errors or {},
         problem=problem,

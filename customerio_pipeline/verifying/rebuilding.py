@@ -1,5 +1,6 @@
 """Rebuilding: the tables made anew from landing beside the old ones, compared, then swapped."""
 
+import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -10,9 +11,11 @@ from customerio_pipeline.errors import LandingError, WarehouseError
 from customerio_pipeline.loading.load import Loader, LoadReport, drain
 from customerio_pipeline.loading.staging import Layout
 from customerio_pipeline.loading.target import DATA, SchemaState, Target
+from customerio_pipeline.registry.schema_names import MAX_SCHEMA_LENGTH
 
-_SUFFIX = "__rebuild"
-_LONGEST_SCHEMA = 63
+# With a character that no schema of an integration has.
+_SUFFIX = "-rebuild"
+_DIGEST_CHARACTERS = 8
 _MOST_EXAMPLES = 20
 
 # Of the load that wrote a row, not of the event.
@@ -128,8 +131,11 @@ def rebuild(  # noqa: PLR0913  what it works on, and how
 
 
 def schema_beside(schema: str) -> str:
-    """Return the name of the schema that a rebuild fills."""
-    return schema[: _LONGEST_SCHEMA - len(_SUFFIX)] + _SUFFIX
+    """Return the name of the schema that a rebuild fills: no integration's, and no other's."""
+    if len(schema) + len(_SUFFIX) > MAX_SCHEMA_LENGTH:
+        digest = hashlib.sha256(schema.encode()).hexdigest()[:_DIGEST_CHARACTERS]
+        schema = f"{schema[: MAX_SCHEMA_LENGTH - len(_SUFFIX) - len(digest) - 1]}-{digest}"
+    return schema + _SUFFIX
 
 
 def _check_is_whole(schema: str, here: SchemaState, anew: SchemaState) -> None:

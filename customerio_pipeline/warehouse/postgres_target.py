@@ -92,7 +92,7 @@ class PostgresTarget:
 
     def prepare_rebuild(self, schema: str, beside: str) -> None:
         """Make `beside` anew, without rows (`postgres_rebuild`)."""
-        with self._told(schema) as session:
+        with self._told(beside) as session:
             postgres_rebuild.prepare(session.connection, schema, beside, self._wait_seconds)
 
     def finish_rebuild(self, schema: str, beside: str) -> None:
