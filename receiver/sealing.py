@@ -18,12 +18,15 @@ import structlog
 from customerio_pipeline.landing.delivery import Delivery
 from customerio_pipeline.landing.files import LandingFile
 from customerio_pipeline.landing.folders import sync_folder
-from customerio_pipeline.landing.writing import ROW_GROUP_ROWS, write_landing_file
+from customerio_pipeline.landing.listing import is_superseded
+from customerio_pipeline.landing.writing import (
+    ROW_GROUP_BODY_BYTES,
+    ROW_GROUP_ROWS,
+    write_landing_file,
+)
 from receiver.metrics import Tally, Word
 from receiver.segments import DamagedSegmentError, SegmentReader
 from receiver.slots import SegmentFile, Slot, list_segments, slot_folders
-
-ROW_GROUP_BODY_BYTES = 32 * 1024 * 1024
 
 log = structlog.get_logger()
 
@@ -117,7 +120,9 @@ def land(
             first=first.offset,
             last=last.offset,
         )
-        write_landing_file(landing, file, row_groups(deliveries))
+        # After a crash, long ago, it may be part of a greater file by now (compaction).
+        if not is_superseded(landing, file):
+            write_landing_file(landing, file, row_groups(deliveries))
         log.info("sealed", schema=schema, writer=file.writer, first=file.first, last=file.last)
         files.append(file)
     return files

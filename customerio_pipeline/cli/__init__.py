@@ -11,6 +11,7 @@ from customerio_pipeline.errors import PipelineError
 
 _COMMANDS = {
     "admin-password": "customerio_pipeline.cli.admin_password:admin_password",
+    "compact": "customerio_pipeline.cli.compact:compact",
     "config": "customerio_pipeline.cli.config:config",
     "integrations": "customerio_pipeline.cli.integrations:integrations",
     "keys": "customerio_pipeline.cli.keys:keys",

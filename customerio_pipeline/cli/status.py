@@ -10,6 +10,7 @@ from customerio_pipeline.errors import WarehouseUnavailableError
 from customerio_pipeline.landing.listing import LandingListing, landed_offsets
 from customerio_pipeline.landing.reading import count_pending, pending_files
 from customerio_pipeline.landing.releases import Releases
+from customerio_pipeline.landing.stillness import kept_still
 from customerio_pipeline.loading.target import Reader
 from customerio_pipeline.registry.records import Integration
 from customerio_pipeline.registry.registry import Registry
@@ -77,11 +78,13 @@ def _status(
     settings: Settings, reader: Reader, integration: Integration, *, live_urls: int
 ) -> _Status:
     schema = integration.schema
-    files = LandingListing(settings.landing, schema).files()
-    state = reader.state(schema)
-    loaded = state.settled(Releases(settings.landing, schema).offsets())
-    waiting = pending_files(files, loaded)
-    oldest = min((file.path(settings.landing).stat().st_mtime for file in waiting), default=None)
+    with kept_still(settings.landing, schema):
+        files = LandingListing(settings.landing, schema).files()
+        state = reader.state(schema)
+        loaded = state.settled(Releases(settings.landing, schema).offsets())
+        waiting = pending_files(files, loaded)
+        written = [file.path(settings.landing).stat().st_mtime for file in waiting]
+    oldest = min(written, default=None)
     rows, rejected, last = _loads(reader, schema) if loaded else (0, 0, None)
     return _Status(
         schema=schema,

@@ -15,7 +15,7 @@ import duckdb
 
 from customerio_pipeline.errors import LandingError, WarehouseReplacedError
 from customerio_pipeline.landing.files import LandingFile
-from customerio_pipeline.landing.listing import LandingListing
+from customerio_pipeline.landing.listing import LandingListing, is_superseded
 from customerio_pipeline.landing.offsets import OffsetSet
 from customerio_pipeline.landing.reading import check_file, count_pending, pending_files
 from customerio_pipeline.landing.releases import Releases
@@ -150,9 +150,14 @@ class Loader:
             WarehouseError: nothing was changed; a later call repeats the batch.
         """
         started = time.monotonic()
-        landed = self._landed()
-        if landed == self._settled:
-            return None  # an idle drain leaves the lock and the warehouse to others
+        # Again when files that were to be loaded were compacted meanwhile.
+        while (landed := self._landed()) != self._settled:
+            report = self._load(landed, started)
+            if report is not None:
+                return report
+        return None  # an idle drain leaves the lock and the warehouse to others
+
+    def _load(self, landed: _Landed, started: float) -> LoadReport | None:
         with self._target.exclusive(self.schema):
             state = self._target.state(self.schema)
             batch = self._staged_ahead(state) or self._next_batch(landed, state)
@@ -281,7 +286,8 @@ class Loader:
         try:
             return check_file(self._landing, file, whole=whole)
         except LandingError as error:
-            self.damaged[file] = error
+            if not is_superseded(self._landing, file):
+                self.damaged[file] = error
             return None
 
     def _stage(

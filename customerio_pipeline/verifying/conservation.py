@@ -17,6 +17,7 @@ from customerio_pipeline.landing.files import LandingFile
 from customerio_pipeline.landing.listing import LandingListing, landed_offsets
 from customerio_pipeline.landing.offsets import OffsetSet
 from customerio_pipeline.landing.releases import Releases
+from customerio_pipeline.landing.stillness import kept_still
 from customerio_pipeline.loading.target import Reader, SchemaState
 
 # One statement, so that all of it is of one moment while loads go on.
@@ -119,11 +120,13 @@ def account(reader: Reader, landing: Path, schema: str) -> Account:
     released = Releases(landing, schema).offsets()
     loaded = state.loaded
     totals = _totals(reader, schema) if loaded else Totals()
-    files = LandingListing(landing, schema).files()
+    with kept_still(landing, schema):
+        files = LandingListing(landing, schema).files()
+        damage = list(_gaps_of_files(landing, files))
     landed = landed_offsets(files)
     settled = sum(map(len, loaded.values()))
     gaps = [
-        *_gaps_of_files(landing, files),
+        *damage,
         *_gaps_of_offsets(files, landed),
         *_not_landed(loaded, landed),
         *_gaps_of_totals(totals, settled, reader, schema),

@@ -14,9 +14,11 @@ from typing import NamedTuple
 
 import duckdb
 
+from customerio_pipeline.landing.joining import cut_file
 from customerio_pipeline.landing.listing import LandingListing
 from customerio_pipeline.landing.offsets import OffsetSet
 from customerio_pipeline.landing.releases import Releases, release
+from customerio_pipeline.landing.stillness import kept_still
 from customerio_pipeline.loading.columns import OVERFLOW_COLUMN, SYSTEM_COLUMNS
 from customerio_pipeline.loading.load import Loader, drain
 from customerio_pipeline.loading.staging import Layout
@@ -54,6 +56,7 @@ def compare(
     with (
         tempfile.TemporaryDirectory(prefix="verify-", dir=scratch) as name,
         target.exclusive(schema),
+        kept_still(landing, schema),
     ):
         folder = Path(name)
         state = target.state(schema)
@@ -114,14 +117,18 @@ class _Matched(NamedTuple):
 
 
 def _link_loaded(landing: Path, beside: Path, schema: str, state: SchemaState) -> None:
-    """Make a landing folder of what is loaded, without copying it."""
+    """Make a landing folder of what is loaded; only parts of files are copied."""
     (beside / f"integration={schema}").mkdir(parents=True)
     for file in LandingListing(landing, schema).files():
-        loaded = state.loaded.get(file.writer)
-        if loaded is not None and loaded.covers(file.first, file.last):
-            link = file.path(beside)
-            link.parent.mkdir(parents=True, exist_ok=True)
-            link.symlink_to(file.path(landing).absolute())
+        loaded = state.loaded.get(file.writer, OffsetSet())
+        for first, last in loaded.within(file.first, file.last):
+            part = file._replace(first=first, last=last)
+            path = part.path(beside)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if part == file:
+                path.symlink_to(file.path(landing).absolute())
+            else:
+                cut_file(landing, file, part, path)
 
 
 def _matched(here: SchemaState, anew: SchemaState) -> list[_Matched]:

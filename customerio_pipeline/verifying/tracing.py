@@ -13,6 +13,7 @@ from customerio_pipeline.landing.files import LandingFile
 from customerio_pipeline.landing.listing import LandingListing
 from customerio_pipeline.landing.offsets import OffsetSet
 from customerio_pipeline.landing.releases import Releases
+from customerio_pipeline.landing.stillness import kept_still
 from customerio_pipeline.loading.decoding import Rejected, read_events
 from customerio_pipeline.loading.engine import quoted
 from customerio_pipeline.loading.target import Reader, SchemaState
@@ -97,10 +98,10 @@ def trace(
         WarehouseError: the warehouse cannot be read.
     """
     state = reader.state(schema)
-    files = LandingListing(landing, schema).files()
     columns = state.table_columns
     row = _row(reader, schema, columns, event_id) if "event_id" in columns else None
-    with closing(duckdb.connect()) as engine:
+    with kept_still(landing, schema), closing(duckdb.connect()) as engine:
+        files = LandingListing(landing, schema).files()
         engine.execute("SET TimeZone = 'UTC'")
         try:
             found = dict(_in_landing(engine, landing, files, event_id, row))
