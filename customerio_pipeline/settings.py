@@ -73,6 +73,9 @@ class Settings(BaseSettings):
     warehouse_url: SecretStr | None = Field(default=None, alias="CUSTOMERIO_WAREHOUSE")
     """``duckdb:///path`` or ``postgresql://…``; a DuckDB file under `home` when unset."""
 
+    landing_retention_days: Annotated[int, Field(ge=1)] | None = None
+    """Days after which landing files that are loaded are removed; never when ``off``."""
+
     public_url: str = Field(default="http://127.0.0.1:8080", max_length=MAX_PUBLIC_URL_LENGTH)
     """What Customer.io calls: scheme, host and, if any, port and path prefix."""
 
@@ -163,7 +166,9 @@ class Settings(BaseSettings):
     dagster_postgres_url: SecretStr | None = None
     """PostgreSQL for Dagster's own storage; SQLite under ``<home>/dagster`` when unset."""
 
-    @field_validator("admin_port", "signature_tolerance_seconds", mode="before")
+    @field_validator(
+        "admin_port", "landing_retention_days", "signature_tolerance_seconds", mode="before"
+    )
     @classmethod
     def _off(cls, value: object) -> object:
         return None if value == "off" else value

@@ -13,6 +13,7 @@ _COMMANDS = {
     "admin-password": "customerio_pipeline.cli.admin_password:admin_password",
     "compact": "customerio_pipeline.cli.compact:compact",
     "config": "customerio_pipeline.cli.config:config",
+    "expire": "customerio_pipeline.cli.expire:expire",
     "integrations": "customerio_pipeline.cli.integrations:integrations",
     "keys": "customerio_pipeline.cli.keys:keys",
     "load": "customerio_pipeline.cli.load:load",

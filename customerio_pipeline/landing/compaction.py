@@ -57,11 +57,11 @@ class Compaction(NamedTuple):
     def sentence(self) -> str:
         """What was done, for a person."""
         done = (
-            f"{self.files_before:,} files of {self.hours:,} hours became {self.files_after:,}"
+            f"{self.files_before:,} files became {self.files_after:,}"
             if self.hours
             else "nothing to compact"
         )
-        left = f"; {self.busy:,} hours are in use and left for the next time" if self.busy else ""
+        left = f"; hours in use, left for the next time: {self.busy:,}" if self.busy else ""
         return f"{self.schema}: {done}{left}"
 
 
@@ -87,7 +87,7 @@ def compact(
     until = (now or datetime.now(UTC)) - timedelta(hours=1) - _REST
     hours = before = after = busy = 0
     problems = []
-    with _alone(landing, schema) as folder:
+    with alone(landing, schema) as folder:
         for hour in _hours(folder, until):
             try:
                 counts = _compact_hour(landing, schema, hour, wait_seconds)
@@ -141,8 +141,12 @@ def _follows(group: Sequence[LandingFile], file: LandingFile) -> bool:
 
 
 @contextmanager
-def _alone(landing: Path, schema: str) -> Iterator[Path]:
-    """Yield the integration's folder, in which nobody else takes files away."""
+def alone(landing: Path, schema: str) -> Iterator[Path]:
+    """Yield the integration's folder, in which nobody else takes files away.
+
+    Raises:
+        LandingError: somebody else does, or the folder cannot be written.
+    """
     folder = landing / f"integration={schema}"
     if not folder.is_dir():
         yield folder

@@ -3,14 +3,17 @@
 import os
 import time
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 from customerio_pipeline.landing.files import LandingFile
 from customerio_pipeline.landing.offsets import OffsetSet
 
 # A folder changed this recently may get another file with the same modification time.
 _SETTLED_NS = 2_000_000_000
+
+_NOTHING: Mapping[str, OffsetSet] = MappingProxyType({})
 
 
 class LandingListing:
@@ -45,9 +48,13 @@ class LandingListing:
         return [file for relative in sorted(current) for file in current[relative][1]]
 
 
-def landed_offsets(files: Iterable[LandingFile]) -> dict[str, OffsetSet]:
-    """Return the offsets that the names of `files` promise, by writer."""
+def landed_offsets(
+    files: Iterable[LandingFile], expired: Mapping[str, OffsetSet] = _NOTHING
+) -> dict[str, OffsetSet]:
+    """Return the offsets that the names of `files` promise, by writer, and those `expired`."""
     offsets: defaultdict[str, OffsetSet] = defaultdict(OffsetSet)
+    for writer, those in expired.items():
+        offsets[writer] = OffsetSet(those)
     for file in files:
         offsets[file.writer].add(file.first, file.last)
     return dict(offsets)

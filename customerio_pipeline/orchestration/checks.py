@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from customerio_pipeline.errors import PipelineError
+from customerio_pipeline.landing.expiry import Expirations
 from customerio_pipeline.landing.files import LandingFile
 from customerio_pipeline.landing.listing import LandingListing, landed_offsets
 from customerio_pipeline.landing.stillness import kept_still
@@ -137,7 +138,7 @@ def landed_offsets_gapless(settings: Settings, schema: str) -> dg.AssetCheckResu
         files = LandingListing(settings.landing, schema).files()
         newest = files[-_FOOTERS:]
         damage = [problem for file in newest if (problem := _footer_problem(settings, file))]
-    offsets = landed_offsets(files)
+    offsets = landed_offsets(files, Expirations(settings.landing, schema).offsets())
     problems = [
         f"Writer {writer}: offsets {gap.first} to {gap.last} are missing."
         for writer, landed in offsets.items()
