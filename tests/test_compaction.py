@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 
 from customerio_pipeline.definitions import defs
 from customerio_pipeline.errors import LandingError
+from customerio_pipeline.landing import folders
 from customerio_pipeline.landing.compaction import (
     MAX_BYTES,
     MAX_ROWS,
@@ -282,6 +283,19 @@ def test_what_is_being_read_stays_until_the_next_time(tmp_path: Path) -> None:
         assert (found.busy, found.hours) == (1, 0)
         assert all(file.path(tmp_path).is_file() for file in small)
     assert compact(tmp_path, SCHEMA, wait_seconds=0).hours == 1
+
+
+def test_file_systems_that_cannot_exchange_folders_are_told_so(
+    installation: Installation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once, before anything is written; the kernel is asked for what it does not know."""
+    landing = installation.warehouse.landing
+    small = land_hour(landing, *bodies(3))
+    monkeypatch.setattr(folders, "_RENAME_EXCHANGE", 1 << 20)
+    result = installation.run("compact")
+    assert "two folders of their file system cannot be exchanged" in str(result.exception)
+    assert LandingListing(landing, SCHEMA).files() == small
+    assert len(names(landing)) == 4
 
 
 def test_only_one_at_once(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import fcntl
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from pathlib import Path
@@ -81,13 +81,14 @@ def compact(
         wait_seconds: for readers that keep the files still, for each folder.
 
     Raises:
-        LandingError: another process compacts the integration's files, or the folder cannot be
-            read or written.
+        LandingError: another process compacts the integration's files, the folder cannot be read
+            or written, or its file system cannot exchange two folders.
     """
     until = (now or datetime.now(UTC)) - timedelta(hours=1) - _REST
     hours = before = after = busy = 0
     problems = []
     with alone(landing, schema) as folder:
+        _check_exchange(folder)
         for hour in _hours(folder, until):
             try:
                 counts = _compact_hour(landing, schema, hour, wait_seconds)
@@ -158,16 +159,36 @@ def alone(landing: Path, schema: str) -> Iterator[Path]:
         yield folder
     except BlockingIOError:
         raise LandingError(
-            f"Another process compacts the landing files of {schema} now; try again later."
+            f"Another process compacts or removes landing files of {schema} now; try again later."
         ) from None
     except OSError as error:
         raise LandingError(
-            f"The landing files of {schema} cannot be compacted: {error.strerror or error}:"
+            f"The landing files of {schema} cannot be changed: {error.strerror or error}:"
             f" {error.filename}."
         ) from None
     finally:
         if lock is not None:
             os.close(lock)
+
+
+def _check_exchange(folder: Path) -> None:
+    """Try it with empty folders first: many files may have to be joined before it is needed."""
+    if not folder.is_dir():
+        return
+    probes = [folder / f".exchange-{number}" for number in (1, 2)]
+    try:
+        for probe in probes:
+            probe.mkdir(exist_ok=True)
+        exchange_folders(*probes)
+    except OSError as error:
+        raise LandingError(
+            f"The landing files of {folder.name.removeprefix('integration=')} stay as they are, for"
+            f" two folders of their file system cannot be exchanged: {error.strerror or error}."
+        ) from None
+    finally:
+        for probe in probes:
+            with suppress(FileNotFoundError):
+                probe.rmdir()
 
 
 def _hours(folder: Path, until: datetime) -> Iterator[Path]:

@@ -23,7 +23,11 @@ def keep_landing_small(context: dg.OpExecutionContext) -> None:
     """Go through the integrations; a problem of one keeps no other back."""
     settings = load_settings()
     problems: list[str] = []
-    for integration in known_integrations(settings):
+    try:
+        integrations = known_integrations(settings)
+    except PipelineError as error:
+        raise dg.Failure(description=str(error), allow_retries=False) from None
+    for integration in integrations:
         for step in (_compact, _expire):
             try:
                 problems += step(settings, integration.schema, context.log.info)
