@@ -92,8 +92,10 @@ def change_settings(tab: Tab) -> None:
     expect(tab.get_by_role("link", name="Add a Customer.io integration")).to_be_visible()
 
 
-def test_the_story_of_an_integration(tmp_path: Path, context: BrowserContext) -> None:
-    """Sign in, create, copy, deliver, rotate, revoke, pause, resume, rename, delete."""
+def test_the_story_of_an_integration(
+    tmp_path: Path, context: BrowserContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Sign in, create, copy, deliver, see it arrive, rotate, revoke, pause, resume, delete."""
     with running_page(tmp_path) as (receiver, page):
         tab, complaints = watched(context)
         tab.goto(page.address)
@@ -119,6 +121,18 @@ def test_the_story_of_an_integration(tmp_path: Path, context: BrowserContext) ->
         tab.get_by_role("button", name="Send test event").click()
         expect(tab.locator("#test-outcome")).to_contain_text("Taken and safely stored")
         wait_landed(receiver.landing, "stitch_customerio", 2)
+
+        tab.get_by_role("link", name="Events", exact=True).click()
+        arrived = tab.get_by_role("row").filter(has_text="e1")
+        expect(arrived).to_contain_text("waiting")
+        monkeypatch.setenv("CUSTOMERIO_HOME", str(tmp_path))
+        assert CliRunner().invoke(cli, ["load"]).exit_code == 0
+        tab.reload()
+        expect(arrived).to_contain_text("in data")
+        arrived.get_by_role("link").click()
+        expect(tab.locator("pre")).to_contain_text('"event_id": "e1"')
+        tab.get_by_role("link", name="e1").click()
+        expect(tab.get_by_text("by the command line")).to_be_visible()
 
         tab.get_by_role("link", name="Webhook URLs").click()
         tab.get_by_role("button", name="Generate").click()
