@@ -154,7 +154,7 @@ class Settings(BaseSettings):
     duckdb_publish_seconds: float = Field(default=60.0, ge=0)
     """Least time between two read copies of a DuckDB warehouse; 0 makes none."""
 
-    load_idle_seconds: float = Field(default=10.0, ge=0)
+    load_idle_seconds: float = Field(default=30.0, ge=0)
     """Quiet time after which a drain run of the sensor ends."""
 
     load_max_seconds: float = Field(default=900.0, gt=0)
