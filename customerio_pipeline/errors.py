@@ -9,6 +9,9 @@ PipelineError
 │   ├── UrlLimitError
 │   ├── UnknownUrlError
 │   ├── UnknownKeyError
+│   ├── KeyConflictError
+│   ├── ApiTokenExistsError
+│   ├── UnknownApiTokenError
 │   └── RegistryUnavailableError    transient: the registry cannot be reached
 ├── ReceiverError            the receiver cannot start
 ├── LandingError             a landing file cannot be read
@@ -66,6 +69,18 @@ class UnknownUrlError(RegistryError):
 
 class UnknownKeyError(RegistryError):
     """The integration has no signing key with this id."""
+
+
+class KeyConflictError(RegistryError):
+    """The integration has this signing key already, or as many as it can have."""
+
+
+class ApiTokenExistsError(RegistryError):
+    """A live API token has the name."""
+
+
+class UnknownApiTokenError(RegistryError):
+    """There is no live API token with this id."""
 
 
 class RegistryUnavailableError(RegistryError):

@@ -7,6 +7,7 @@ import sqlalchemy as sa
 
 from customerio_pipeline.errors import RegistryError, UnknownIntegrationError, UnknownUrlError
 from customerio_pipeline.registry.admin_access import AdminAccess
+from customerio_pipeline.registry.api_tokens import ApiTokens
 from customerio_pipeline.registry.database import Database
 from customerio_pipeline.registry.display_names import check_name, name_key
 from customerio_pipeline.registry.records import (
@@ -65,6 +66,7 @@ class Registry:
     def __init__(self, database: Database) -> None:
         self._database = database
         self.admin = AdminAccess(database)
+        self.api_tokens = ApiTokens(database)
         self.keys = SigningKeys(database)
 
     @classmethod
@@ -166,6 +168,9 @@ class Registry:
         Raises:
             UnknownIntegrationError: there is none.
         """
+        if "\0" in schema:
+            # PostgreSQL would call it an error of its own.
+            raise UnknownIntegrationError("There is no integration with such a schema.")
         statement = INTEGRATION.where(NOT_DELETED, integrations.c.schema == schema)
         with self._database.reading() as connection:
             row = connection.execute(statement).first()
