@@ -21,6 +21,7 @@ class Services:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.attempts = Attempts()
+        self.token_attempts = Attempts()
         self._lock = threading.Lock()
         self._registry: Registry | None = None
         self._activities: dict[str, Activity] = {}
