@@ -18,7 +18,7 @@ from customerio_pipeline.registry.records import Arrays, IntegrationState, Signa
 from customerio_pipeline.registry.schema_names import MAX_SCHEMA_LENGTH
 from customerio_pipeline.registry.signing_keys import MAX_KEY_LENGTH
 
-_FIELD = re.compile(r"`\$\.(\w+)|field `(\w+)`")
+_FIELD = re.compile(r"`\$\.(\w+)|field `(.*)`$", re.DOTALL)
 # In messages: where it is, which `errors` says.
 _PLACE = re.compile(r" - at `\$.*`$")
 
@@ -57,6 +57,10 @@ class SetMode(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What becomes of a delivery that no key signed."""
 
     mode: SignatureMode
+
+
+TAKEN = (CreateIntegration, RenameIntegration, AddKey, SetMode)
+"""Every kind of body that a request can have."""
 
 
 class WebhookUrl(Struct, frozen=True, kw_only=True):
