@@ -7,6 +7,7 @@ from functools import cached_property
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Annotated, Literal, Self
+from urllib.parse import urlsplit
 
 from pydantic import (
     AfterValidator,
@@ -160,6 +161,9 @@ class Settings(BaseSettings):
     load_max_seconds: float = Field(default=900.0, gt=0)
     """Time after which a drain run of the sensor ends and another may start."""
 
+    app_api_url: str | None = None
+    """Customer.io's App API, for `integrations connect`; that of the region when unset."""
+
     dagster_url: str = "http://127.0.0.1:3000"
     """Where the command line asks Dagster's webserver to reload new integrations."""
 
@@ -178,6 +182,17 @@ class Settings(BaseSettings):
     def _http_url(cls, value: str) -> str:
         if not value.startswith(("http://", "https://")):
             raise ValueError("must start with http:// or https://")
+        return value.rstrip("/")
+
+    @field_validator("app_api_url")
+    @classmethod
+    def _encrypted(cls, value: str | None) -> str | None:
+        if value is None:
+            return value
+        url = urlsplit(value)
+        is_here = url.scheme == "http" and url.hostname in ("127.0.0.1", "localhost", "::1")
+        if not url.hostname or not (url.scheme == "https" or is_here) or "@" in url.netloc:
+            raise ValueError("must start with https://, and hold no password")
         return value.rstrip("/")
 
     @field_validator("warehouse_url")
