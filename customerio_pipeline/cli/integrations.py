@@ -69,7 +69,8 @@ def create(
     print_new_url(settings, new)
     click.echo(
         "\nNext, in Customer.io: Data & Integrations > Integrations > Reporting Webhooks: add a "
-        "webhook,\npaste the URL, choose the events, press Send Test, save."
+        "webhook,\npaste the URL, choose the events, press Send Test, save. With an App API key,"
+        f"\n`customerio-pipeline integrations connect {integration.schema}` does it."
     )
     _print_told(settings, is_told=is_told)
 
