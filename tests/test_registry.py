@@ -115,6 +115,14 @@ def test_find_takes_name_or_schema(registry: Registry) -> None:
         registry.find("nothing")
 
 
+@pytest.mark.parametrize("schema", ["", "a\0b", "Shop", "\U0010ffff", "x" * 10_000])
+def test_no_integration_has_an_impossible_schema(registry: Registry, schema: str) -> None:
+    """Whatever stands in an address; PostgreSQL takes no NUL."""
+    registry.create("Shop")
+    with pytest.raises(UnknownIntegrationError, match="no integration"):
+        registry.of_schema(schema)
+
+
 def test_find_refuses_to_guess(registry: Registry) -> None:
     """A name that is also another's schema could delete the wrong one."""
     registry.create("prod", schema="old")

@@ -63,7 +63,7 @@ def _problem(request: PageRequest, status: int, message: str) -> Response[Any]:
 
 
 def _is_of_api(request: PageRequest) -> bool:
-    return f"{request.url.path}/".startswith(f"{API_PREFIX}/")
+    return f"{request.scope['path']}/".startswith(f"{API_PREFIX}/")
 
 
 def _to_sign_in(request: PageRequest) -> Response[Any]:
