@@ -278,6 +278,16 @@ def test_the_document_is_of_the_api_alone(shared: Api) -> None:
     document = response.json()
     assert all(path.startswith("/api/integrations") for path in document["paths"])
     assert document["security"] == [{"token": []}]
+    bodies = {
+        operation["requestBody"]["content"]["application/json"]["schema"]["$ref"]
+        for methods in document["paths"].values()
+        for operation in methods.values()
+        if "requestBody" in operation
+    }
+    assert len(bodies) == 4
+    for body in bodies:
+        schema = document["components"]["schemas"][body.rpartition("/")[2]]
+        assert schema["additionalProperties"] is False
     assert shared("OPTIONS", SHOP).headers["allow"] == "DELETE, GET, OPTIONS, PATCH"
     refused = shared("PUT", SHOP).headers["allow"].split(", ")
     assert sorted(refused) == ["DELETE", "GET", "OPTIONS", "PATCH"]
