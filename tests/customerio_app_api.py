@@ -4,7 +4,7 @@ import json
 import threading
 from collections import deque
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, ClassVar
@@ -80,6 +80,10 @@ class _Handler(BaseHTTPRequestHandler):
         content = (
             answer.body if isinstance(answer.body, bytes) else json.dumps(answer.body).encode()
         )
+        with suppress(ConnectionError):
+            self._send(answer, content)
+
+    def _send(self, answer: Answer, content: bytes) -> None:
         self.send_response(answer.status)
         for name, value in ({"content-length": str(len(content))} | answer.headers).items():
             self.send_header(name, value)
