@@ -8,8 +8,14 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
+from dagster._core.remote_origin import (
+    RegisteredCodeLocationOrigin,
+    RemoteJobOrigin,
+    RemoteRepositoryOrigin,
+)
 
 from customerio_pipeline.errors import WarehouseError
+from customerio_pipeline.orchestration import turns
 from customerio_pipeline.orchestration.drain_run import DrainConfig
 from customerio_pipeline.orchestration.keys import data_key, load_op_name, rejected_key
 from customerio_pipeline.registry.registry import Registry
@@ -156,6 +162,28 @@ def test_a_lingering_run_loads_what_arrives_meanwhile(shop: Shop) -> None:
     ]
     assert reported == [1, 1]
     assert "| Batches | 2 |" in _metadata(shop, DATA)["run_totals"]
+
+
+def test_a_lingering_run_makes_room_for_one_that_waits(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Runs of other integrations would wait in the queue for as long as this one has work."""
+    monkeypatch.setattr(turns, "_SHORTEST_SECONDS", 0.0)
+    monkeypatch.setattr(turns, "_LOOK_SECONDS", 0.1)
+    shop.land(event("a"))
+    repository = RemoteRepositoryOrigin(RegisteredCodeLocationOrigin("place"), "repository")
+    other = shop.instance.create_run_for_job(
+        shop.job,
+        status=dg.DagsterRunStatus.QUEUED,
+        remote_job_origin=RemoteJobOrigin(repository, "job"),
+    )
+    assert other.status is dg.DagsterRunStatus.QUEUED
+
+    config = DrainConfig(idle_seconds=600.0)
+    result = shop.run(dg.RunRequest(run_config=dg.RunConfig(ops={load_op_name("shop"): config})))
+
+    assert result.success
+    assert shop.event_ids() == ["a"]
 
 
 def test_a_damaged_file_fails_the_run_and_keeps_nothing_else_back(shop: Shop) -> None:

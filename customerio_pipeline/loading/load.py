@@ -3,7 +3,7 @@
 import logging
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -364,17 +364,17 @@ class Loader:
 
 
 def drain(
-    loader: Loader, *, idle_seconds: float = 0, max_seconds: float | None = None
+    loader: Loader, *, idle_seconds: float = 0, is_over: Callable[[], bool] = lambda: False
 ) -> Iterator[LoadReport]:
-    """Load batch after batch until nothing came for `idle_seconds`, or `max_seconds` are over.
+    """Load batch after batch until nothing came for `idle_seconds`, or `is_over` says so.
 
     Raises:
         LandingError: at the end, when a damaged file had to be left out.
         WarehouseError: as `Loader.load_next`.
     """
-    started = last_load = time.monotonic()
+    last_load = time.monotonic()
     try:
-        while max_seconds is None or time.monotonic() - started < max_seconds:
+        while not is_over():
             try:
                 report = loader.load_next()
             except WarehouseReplacedError:

@@ -24,6 +24,7 @@ from customerio_pipeline.orchestration.metadata import (
     run_metadata,
 )
 from customerio_pipeline.orchestration.run_log import warnings_in_run_log
+from customerio_pipeline.orchestration.turns import Turn
 from customerio_pipeline.settings import Settings
 from customerio_pipeline.verifying.rebuilding import rebuild
 from customerio_pipeline.warehouse import open_warehouse
@@ -109,7 +110,8 @@ class _DrainRun:
         if config.idle_seconds:
             # Somebody may be watching for the first event, and the run goes on after it.
             self._reported_at -= _REPORT_SECONDS
-        batches = drain(loader, idle_seconds=config.idle_seconds, max_seconds=config.max_seconds)
+        turn = Turn(self._context.instance, config.max_seconds)
+        batches = drain(loader, idle_seconds=config.idle_seconds, is_over=turn.is_over)
         try:
             for report in batches:
                 self._unreported.append(report)
