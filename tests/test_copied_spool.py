@@ -59,8 +59,8 @@ def test_a_restored_spool_loses_nothing_and_gives_no_offset_twice(
 ) -> None:
     """The spool is copied, later the landing folder, with the receiver at work all the time.
 
-    Everything acknowledged before the copy of the spool is in the restored landing folder, and so
-    is everything acknowledged afterwards; each offset once.
+    Everything acknowledged before the copy of the spool, everything in that of the landing folder,
+    and everything acknowledged afterwards is landed in the end; each offset once.
     """
     folder = tmp_path_factory.mktemp("copied")
     original = Receiving(folder / "original")
@@ -70,6 +70,7 @@ def test_a_restored_spool_loses_nothing_and_gives_no_offset_twice(
     original.do(between, "between")
     if original.landing.exists():
         shutil.copytree(original.landing, folder / "copy" / "landing")
+    safe += [row["body"] for row in landed_rows(folder / "copy" / "landing", SCHEMA)]
     copy = Receiving(folder / "copy")
     copy.do(restored, "restored")
     copy.end()
