@@ -119,3 +119,15 @@ def test_a_change_of_permissions_under_a_worker_keeps_its_slot(tmp_path: Path) -
     journal.close()
     assert journal_with(tmp_path / "spool").is_empty
     assert len(slot_folders(tmp_path / "spool")) == 1
+
+
+def test_a_spool_without_its_notes_counts_as_a_copy(tmp_path: Path) -> None:
+    """After a disk was rolled back nothing else tells; that of an earlier release has none."""
+    journal_with(tmp_path / "spool", [[b"one"]]).close()
+    (tmp_path / "spool" / "0" / "identity").unlink()
+    journal_with(tmp_path / "spool", [[b"two"]]).close()
+    while seal_once(tmp_path / "spool", tmp_path / "landing"):
+        pass
+    one, two = sorted(landed_rows(tmp_path / "landing", SCHEMA), key=lambda row: row["body"])
+    assert (one["body"], one["offset"], two["body"], two["offset"]) == (b"one", 0, b"two", 0)
+    assert one["writer"] != two["writer"]
