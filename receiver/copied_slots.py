@@ -9,15 +9,11 @@ what the landing folder does not have of it.
 
 import os
 import secrets
-from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import structlog
 
-from customerio_pipeline.landing.delivery import Delivery
 from customerio_pipeline.landing.folders import sync_folder
-from customerio_pipeline.landing.listing import LandingListing, landed_offsets
-from customerio_pipeline.landing.offsets import OffsetSet
 
 LOCK = "lock"
 _IDENTITY = "identity"
@@ -76,21 +72,6 @@ def copied_folders(spool: Path) -> list[Path]:
         return sorted(path for path in spool.iterdir() if path.name.startswith(_PREFIX))
     except FileNotFoundError:
         return []
-
-
-def without_landed(
-    streams: Mapping[str, Sequence[Delivery]], landing: Path
-) -> Iterator[tuple[str, Sequence[Delivery]]]:
-    """Yield the deliveries that are not landed yet, with their schema, in runs of offsets.
-
-    Lists all landing files of the integrations: minutes for millions of them.
-    """
-    for schema, deliveries in streams.items():
-        first = deliveries[0]
-        landed = landed_offsets(LandingListing(landing, schema).files())
-        own = OffsetSet([(first.offset, deliveries[-1].offset)])
-        for start, end in own.without(landed.get(first.writer, OffsetSet())):
-            yield schema, deliveries[start - first.offset : end - first.offset + 1]
 
 
 def remove_sealed(folder: Path) -> None:

@@ -18,13 +18,17 @@ import structlog
 from customerio_pipeline.landing.delivery import Delivery
 from customerio_pipeline.landing.files import LandingFile
 from customerio_pipeline.landing.folders import sync_folder
-from customerio_pipeline.landing.writing import ROW_GROUP_ROWS, write_landing_file
-from receiver.copied_slots import copied_folders, remove_sealed, without_landed
+from customerio_pipeline.landing.listing import is_superseded
+from customerio_pipeline.landing.writing import (
+    ROW_GROUP_BODY_BYTES,
+    ROW_GROUP_ROWS,
+    write_landing_file,
+)
+from receiver.copied_deliveries import without_landed
+from receiver.copied_slots import copied_folders, remove_sealed
 from receiver.metrics import Tally, Word
 from receiver.segments import DamagedSegmentError, SegmentReader
 from receiver.slots import SegmentFile, Slot, list_segments, set_aside_copy, slot_folders
-
-ROW_GROUP_BODY_BYTES = 32 * 1024 * 1024
 
 log = structlog.get_logger()
 
@@ -100,8 +104,10 @@ def seal_segment(
 def seal_copy(folder: Path, landing: Path, tally: Tally) -> list[LandingFile]:
     """Land what a copied slot holds and the landing folder does not, then remove the slot.
 
-    A copy may be torn anywhere: what follows was landed from the original, or is in no copy.
+    A copy may be torn anywhere: what follows was landed from the original, or is in no copy. It
+    goes to the hour of now: an earlier one may be compacted or expired; a repeat finds it landed.
     """
+    now = datetime.now(UTC).replace(minute=0, second=0, microsecond=0)
     files: list[LandingFile] = []
     segments = list_segments(folder)
     # All read before any is removed. A copy may hold a segment under both of its names.
@@ -113,10 +119,9 @@ def seal_copy(folder: Path, landing: Path, tally: Tally) -> list[LandingFile]:
         except DamagedSegmentError as error:
             _set_aside(segment, str(error), tally)
             continue
-        dated = fix_hour(segment, datetime.now(UTC))
         for schema, deliveries in without_landed(streams, landing):
-            files += land({schema: deliveries}, dated, landing)
-        dated.path.unlink()
+            files += land({schema: deliveries}, segment._replace(hour=now), landing)
+        segment.path.unlink()
     for file in files:
         tally.sealed(file.last - file.first + 1)
     remove_sealed(folder)
@@ -151,7 +156,9 @@ def land(
             first=first.offset,
             last=last.offset,
         )
-        write_landing_file(landing, file, row_groups(deliveries))
+        # After a crash, long ago, it may be part of a greater file by now (compaction).
+        if not is_superseded(landing, file):
+            write_landing_file(landing, file, row_groups(deliveries))
         log.info("sealed", schema=schema, writer=file.writer, first=file.first, last=file.last)
         files.append(file)
     return files
