@@ -24,6 +24,7 @@ from campaigns.disk_record import CALLS, DiskRecord, Fate
 from campaigns.landed_oracle import compare
 from campaigns.receiver_process import SCHEMA, ReceiverProcess, create_integration
 from customerio_pipeline.landing.delivery import LANDED_HEADERS
+from receiver.copied_slots import LOCK, note_identity
 from receiver.journal import Journal
 from receiver.numbering import Receipt
 from receiver.sealing import seal_once
@@ -98,6 +99,10 @@ def run(folder: Path, states: int, seed: int, *, disabled: str = "") -> Cuts:
 def _recover(home: Path, acknowledged: Sequence[bytes], sent: set[bytes]) -> list[str]:
     """Do what a started receiver does; return what is wrong then."""
     spool, landing = home / "spool", home / "landing"
+    for noted in spool.glob("*/identity"):
+        # The disk is the same one; the state that was made of it is a copy to the receiver.
+        (noted.parent / LOCK).touch()
+        note_identity(noted.parent)
     try:
         journals = [Journal(spool) for _ in range(2)]
         for number, journal in enumerate(journals):

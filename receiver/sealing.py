@@ -24,9 +24,11 @@ from customerio_pipeline.landing.writing import (
     ROW_GROUP_ROWS,
     write_landing_file,
 )
+from receiver.copied_deliveries import without_landed
+from receiver.copied_slots import copied_folders, remove_sealed
 from receiver.metrics import Tally, Word
 from receiver.segments import DamagedSegmentError, SegmentReader
-from receiver.slots import SegmentFile, Slot, list_segments, slot_folders
+from receiver.slots import SegmentFile, Slot, list_segments, set_aside_copy, slot_folders
 
 log = structlog.get_logger()
 
@@ -45,10 +47,17 @@ def seal_once(spool: Path, landing: Path, tally: Tally | None = None) -> list[La
     with _only_sealer(spool) as alone:
         for folder in slot_folders(spool) if alone else ():
             try:
+                if set_aside_copy(folder):
+                    continue
                 close_abandoned(folder)
                 # In order: the next one's header says how much of a segment counts.
                 for segment, successor in pairwise(list_segments(folder)):
                     files += seal_segment(segment, successor, landing, tally)
+            except OSError as error:
+                errors.append(error)
+        for folder in copied_folders(spool) if alone else ():
+            try:
+                files += seal_copy(folder, landing, tally)
             except OSError as error:
                 errors.append(error)
     if errors:
@@ -89,6 +98,33 @@ def seal_segment(
         _set_aside(segment, f"only {length} of {closed} bytes can be read", tally)
     else:
         segment.path.unlink()
+    return files
+
+
+def seal_copy(folder: Path, landing: Path, tally: Tally) -> list[LandingFile]:
+    """Land what a copied slot holds and the landing folder does not, then remove the slot.
+
+    A copy may be torn anywhere: what follows was landed from the original, or is in no copy. It
+    goes to the hour of now: an earlier one may be compacted or expired; a repeat finds it landed.
+    """
+    now = datetime.now(UTC).replace(minute=0, second=0, microsecond=0)
+    files: list[LandingFile] = []
+    segments = list_segments(folder)
+    # All read before any is removed. A copy may hold a segment under both of its names.
+    successors = {segment.number: segment for segment in segments}
+    closed = [_closed_length(each, successors.get(each.number + 1)) for each in segments]
+    for segment, length in zip(segments, closed, strict=True):
+        try:
+            streams, _ = _read(segment, length)
+        except DamagedSegmentError as error:
+            _set_aside(segment, str(error), tally)
+            continue
+        for schema, deliveries in without_landed(streams, landing):
+            files += land({schema: deliveries}, segment._replace(hour=now), landing)
+        segment.path.unlink()
+    for file in files:
+        tally.sealed(file.last - file.first + 1)
+    remove_sealed(folder)
     return files
 
 
@@ -140,9 +176,9 @@ def row_groups(deliveries: Sequence[Delivery]) -> Iterator[Sequence[Delivery]]:
     yield deliveries[start:]
 
 
-def _closed_length(segment: SegmentFile, successor: SegmentFile) -> int | None:
+def _closed_length(segment: SegmentFile, successor: SegmentFile | None) -> int | None:
     """Bytes of the segment that count, None when all whole frames do."""
-    if successor.number != segment.number + 1:
+    if successor is None or successor.number != segment.number + 1:
         return None
     try:
         with SegmentReader(successor.path) as reader:

@@ -1,8 +1,9 @@
 """Slots: the folders of the spool, each appended to by one worker at a time.
 
-``<spool>/<slot>/`` holds ``lock`` and the slot's segments. A worker takes the first slot that no
-living process holds, so a replaced worker goes on where the dead one ended. The newest segment is
-never removed: its header and frames say where the slot's numbers stand.
+``<spool>/<slot>/`` holds ``lock``, ``identity`` (`receiver.copied_slots`) and the slot's segments.
+A worker takes the first slot that no living process holds, so a replaced worker goes on where the
+dead one ended. The newest segment is never removed: its header and frames say where the slot's
+numbers stand.
 """
 
 import fcntl
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import NamedTuple, Self
 
 from customerio_pipeline.landing.folders import make_folders, sync_entries_once
+from receiver.copied_slots import LOCK, is_copied, note_identity, set_aside
 from receiver.numbering import Numbering
 from receiver.segments import SegmentHeader, SegmentReader, SegmentWriter
 
@@ -69,16 +71,19 @@ class Slot:
     @classmethod
     def try_lock(cls, folder: Path) -> Self | None:
         """Take the slot of `folder`, or return None when another process holds it."""
-        lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        lock = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(lock)
-            return None
+            # Whoever held it may have set the slot aside.
+            if os.path.samestat(os.fstat(lock), (folder / LOCK).stat()):
+                return cls(folder, lock)
+        except (BlockingIOError, FileNotFoundError):
+            pass
         except BaseException:
             os.close(lock)
             raise
-        return cls(folder, lock)
+        os.close(lock)
+        return None
 
     @classmethod
     def free_ones(cls, spool: Path) -> Iterator[Self]:
@@ -92,6 +97,9 @@ class Slot:
             make_folders(folder)
             sync_entries_once(folder, spool.parent)
             slot = cls.try_lock(folder)
+            if slot is not None and slot.set_aside_if_copied():
+                make_folders(folder)
+                slot = cls.try_lock(folder)
             if slot is not None:
                 yield slot
 
@@ -105,12 +113,24 @@ class Slot:
         segments = list_segments(self.folder)
         return read_end(segments[-1]) if segments else NEW_SLOT
 
+    def set_aside_if_copied(self) -> bool:
+        """Tell whether the slot is a copy; it is renamed and released then."""
+        if not list_segments(self.folder) or not is_copied(self.folder):
+            return False
+        try:
+            set_aside(self.folder)
+        finally:
+            self.release()
+        return True
+
     def begin_segment(self, header: SegmentHeader) -> SegmentWriter:
         """Create the next segment, which closes the one before it for ever.
 
         Raises:
             OSError: neither may be appended to; trying again is harmless.
         """
+        # Before there is a segment, and again when somebody has changed its permissions.
+        note_identity(self.folder)
         for leftover in self.folder.glob(".*.tmp"):
             leftover.unlink(missing_ok=True)
         return SegmentWriter.create(self.folder, header)
@@ -120,8 +140,21 @@ class Slot:
         os.close(self._lock)
 
 
+def set_aside_copy(folder: Path) -> bool:
+    """Tell whether a slot may be a copy; it is set aside then, unless a process holds it."""
+    try:
+        may_be_copied = bool(list_segments(folder)) and is_copied(folder)
+    except FileNotFoundError:
+        return True
+    slot = Slot.try_lock(folder) if may_be_copied else None
+    if slot is not None and not slot.set_aside_if_copied():
+        slot.release()
+        return False
+    return may_be_copied
+
+
 def slot_folders(spool: Path) -> list[Path]:
-    """Return the folders of all slots."""
+    """Return the folders of all slots that workers take."""
     try:
         with os.scandir(spool) as entries:
             names = [entry.name for entry in entries if entry.name.isdecimal()]

@@ -4,6 +4,7 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
+from receiver.copied_slots import copied_folders
 from receiver.segments import DamagedSegmentError, SegmentReader
 from receiver.slots import SegmentFile, list_segments, slot_folders
 
@@ -27,7 +28,7 @@ def measure_depth(spool: Path) -> Depth:
     """
     segments = size = 0
     oldest_ns: list[int] = []
-    for folder in slot_folders(spool):
+    for folder in [*slot_folders(spool), *copied_folders(spool)]:
         is_first = True
         for segment in list_segments(folder):
             try:

@@ -10,6 +10,7 @@ import structlog
 
 from customerio_pipeline.landing.folders import make_folders
 from customerio_pipeline.settings import Settings
+from receiver.copied_slots import copied_folders
 from receiver.refusals import Refusal
 from receiver.slots import list_segments, slot_folders
 from receiver.spool import Spool
@@ -126,7 +127,7 @@ def _measure(spool: Path) -> tuple[int, int]:
     """Return the bytes that segments take, and those free on their disk; none where it is gone."""
     used = 0
     try:
-        for folder in slot_folders(spool):
+        for folder in [*slot_folders(spool), *copied_folders(spool)]:
             for segment in list_segments(folder):
                 # The sealer may remove it at any moment.
                 with suppress(FileNotFoundError):
