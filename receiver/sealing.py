@@ -18,12 +18,10 @@ import structlog
 from customerio_pipeline.landing.delivery import Delivery
 from customerio_pipeline.landing.files import LandingFile
 from customerio_pipeline.landing.folders import sync_folder
-from customerio_pipeline.landing.writing import ROW_GROUP_ROWS, write_landing_file
+from customerio_pipeline.landing.writing import row_groups, write_landing_file
 from receiver.metrics import Tally, Word
 from receiver.segments import DamagedSegmentError, SegmentReader
 from receiver.slots import SegmentFile, Slot, list_segments, slot_folders
-
-ROW_GROUP_BODY_BYTES = 32 * 1024 * 1024
 
 log = structlog.get_logger()
 
@@ -121,18 +119,6 @@ def land(
         log.info("sealed", schema=schema, writer=file.writer, first=file.first, last=file.last)
         files.append(file)
     return files
-
-
-def row_groups(deliveries: Sequence[Delivery]) -> Iterator[Sequence[Delivery]]:
-    """Cut deliveries into row groups, so that neither writing nor reading needs much memory."""
-    start = size = 0
-    for at, delivery in enumerate(deliveries):
-        is_full = size + len(delivery.body) > ROW_GROUP_BODY_BYTES or at - start == ROW_GROUP_ROWS
-        if is_full and at > start:
-            yield deliveries[start:at]
-            start, size = at, 0
-        size += len(delivery.body)
-    yield deliveries[start:]
 
 
 def _closed_length(segment: SegmentFile, successor: SegmentFile) -> int | None:

@@ -12,6 +12,7 @@ from customerio_pipeline.errors import PipelineError
 _COMMANDS = {
     "admin-password": "customerio_pipeline.cli.admin_password:admin_password",
     "config": "customerio_pipeline.cli.config:config",
+    "import": "customerio_pipeline.cli.import_events:import_events",
     "integrations": "customerio_pipeline.cli.integrations:integrations",
     "keys": "customerio_pipeline.cli.keys:keys",
     "load": "customerio_pipeline.cli.load:load",
