@@ -8,17 +8,16 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from customerio_pipeline.errors import ImportFileError
 from customerio_pipeline.importing import landing
-from customerio_pipeline.landing.listing import LandingListing
+from tests.importing import Importing
 from tests.installation import Installation, installed
 from tests.landed_bodies import RECEIVED_NS, SCHEMA, Warehouse
 
@@ -76,50 +75,6 @@ KINDS = {
 }
 
 
-class Importing(Installation):
-    """An installation into which files are imported."""
-
-    def __init__(self, installation: Installation, folder: Path) -> None:
-        super().__init__(installation.warehouse, installation.registry)
-        self.folder = folder
-
-    def write(self, content: bytes, name: str = "events.jsonl") -> str:
-        """Write a file and return its path."""
-        path = self.folder / name
-        path.write_bytes(content)
-        return str(path)
-
-    def imported(self, *arguments: str) -> list[dict[str, Any]]:
-        """Import files and return what the command says of each."""
-        result = self.run("import", SCHEMA, *arguments, "--json")
-        assert result.exit_code == 0, result.output
-        files: list[dict[str, Any]] = json.loads(result.output)["files"]
-        return files
-
-    def landed(self) -> list[dict[str, Any]]:
-        """Return all rows of the landing files, in the order of writer and offset."""
-        folder = self.warehouse.landing
-        files = LandingListing(folder, SCHEMA).files()
-        rows = [
-            row for file in files for row in pq.ParquetFile(file.path(folder)).read().to_pylist()
-        ]
-        return sorted(rows, key=lambda row: (row["writer"], row["offset"]))
-
-    def table(self) -> list[tuple[object, ...]]:
-        """Return what was loaded, but for the times of the load and the names of writers."""
-        found = self.warehouse.rows("SELECT * FROM {s}.data ORDER BY event_id")
-        names = list(self.warehouse.columns())
-        left_out = {"_sdc_batched_at", "_sdc_writer", "_sdc_key"}
-        return [
-            tuple(
-                (name, value)
-                for name, value in zip(names, row, strict=True)
-                if name not in left_out
-            )
-            for row in found
-        ]
-
-
 @pytest.fixture
 def installation(
     tmp_path: Path, warehouse_url: str, monkeypatch: pytest.MonkeyPatch
@@ -144,6 +99,7 @@ def small_files(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @settings(
     deadline=None,
+    phases=[Phase.generate],  # each example is an installation: shrinking takes minutes
     max_examples=20,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
@@ -178,7 +134,7 @@ def test_an_import_equals_deliveries(
             direct.warehouse.change(
                 "UPDATE {s}.data SET _sdc_received_at = make_timestamptz(_sdc_sequence // 1000)"
             )
-            assert importing.table() == direct.table()
+            assert importing.rows() == direct.rows()
             assert sorted(importing.warehouse.rejected()) == sorted(direct.warehouse.rejected())
             direct.warehouse.target.close()
 

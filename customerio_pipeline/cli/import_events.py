@@ -27,6 +27,7 @@ from customerio_pipeline.importing.landing import Imported, identify, land
 from customerio_pipeline.importing.lines import Lines
 from customerio_pipeline.importing.parquet import ParquetEvents
 from customerio_pipeline.importing.records import Source
+from customerio_pipeline.importing.stitch_table import StitchTable
 from customerio_pipeline.registry.registry import Registry
 from customerio_pipeline.settings import load_settings
 
@@ -42,12 +43,19 @@ _SECOND_NS = 1_000_000_000
     type=Moment(),
     help="When the events count as received; by default each when it happened (its `timestamp`).",
 )
+@click.option(
+    "--stitch-table",
+    is_flag=True,
+    help="FILEs are Stitch's table `data`, as Parquet or CSV: its rows become events again.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def import_events(
+def import_events(  # noqa: PLR0913  the options
     name: str,
     files: tuple[str, ...],
     column: str | None,
     received_at: datetime | None,
+    *,
+    stitch_table: bool,
     as_json: bool,
 ) -> None:
     """Land raw Customer.io events from files; the next load takes them.
@@ -56,6 +64,8 @@ def import_events(
     another landing zone, or with the JSON of each event in a column. Importing a file again, or
     after an interruption, lands only what is not there yet.
     """
+    if stitch_table and (column or received_at):
+        raise click.UsageError("--stitch-table takes neither --column nor --received-at.")
     if received_at is not None and received_at > datetime.now(UTC):
         raise click.BadParameter(
             "it is in the future: what came then would never be replaced by what really comes.",
@@ -66,7 +76,7 @@ def import_events(
         schema = registry.find(name).schema
     received_at_ns = None if received_at is None else round(received_at.timestamp() * _SECOND_NS)
     with input_files(files) as opened:
-        sources = [_source(file, column) for file in opened]
+        sources = [StitchTable(file) if stitch_table else _source(file, column) for file in opened]
         found = _land(settings.landing, schema, sources, received_at_ns)
     if as_json:
         print_json({"schema": schema, "files": [asdict(each) for each in found]})

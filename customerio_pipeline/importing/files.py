@@ -13,6 +13,8 @@ from customerio_pipeline.errors import ImportFileError
 STDIN = "-"
 
 PARQUET = b"PAR1"
+GZIP = b"\x1f\x8b"
+ZSTD = b"\x28\xb5\x2f\xfd"
 
 
 class InputFile(NamedTuple):

@@ -137,7 +137,7 @@ def _deliveries(identified: Identified, received_at_ns: int | None) -> Iterator[
     now_ns = time.time_ns()
     time_ns = 0
     for offset, record in enumerate(identified.source.records()):
-        if record.sequence is None:
+        if record.sequence is None or record.received_ns is None:
             time_ns = received_at_ns or _time(record, now_ns, time_ns)
         yield Delivery(
             writer=identified.writer,

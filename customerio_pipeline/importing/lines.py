@@ -9,11 +9,8 @@ from typing import BinaryIO, cast
 
 import pyarrow as pa
 
-from customerio_pipeline.importing.files import InputFile, unreadable
+from customerio_pipeline.importing.files import GZIP, ZSTD, InputFile, unreadable
 from customerio_pipeline.importing.records import Record
-
-_GZIP = b"\x1f\x8b"
-_ZSTD = b"\x28\xb5\x2f\xfd"
 
 
 class Lines:
@@ -45,10 +42,10 @@ class Lines:
     @contextmanager
     def _opened(self) -> Iterator[BinaryIO]:
         with self._file.path.open("rb") as file:
-            if self._file.magic.startswith(_GZIP):
+            if self._file.magic.startswith(GZIP):
                 with gzip.open(file) as unpacked:
                     yield cast("BinaryIO", unpacked)
-            elif self._file.magic == _ZSTD:
+            elif self._file.magic == ZSTD:
                 with io.BufferedReader(pa.CompressedInputStream(file, "zstd")) as buffered:
                     yield cast("BinaryIO", buffered)
             else:
