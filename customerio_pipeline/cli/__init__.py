@@ -19,6 +19,8 @@ _COMMANDS = {
     "query": "customerio_pipeline.cli.query:query",
     "rebuild": "customerio_pipeline.cli.rebuild:rebuild",
     "receiver": "customerio_pipeline.cli.receiver:receiver",
+    "replay": "customerio_pipeline.cli.replay:replay",
+    "replay-rejected": "customerio_pipeline.cli.replay:replay_rejected",
     "simulate": "customerio_pipeline.cli.simulate:simulate",
     "status": "customerio_pipeline.cli.status:status",
     "trace": "customerio_pipeline.cli.trace:trace",
