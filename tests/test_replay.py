@@ -55,7 +55,7 @@ def installation(
 ) -> Iterator[Replaying]:
     """Give one for each warehouse, each with a way of staging, with the events above loaded."""
     if request.param == "duckdb":
-        url = f"duckdb:///{tmp_path / 'w.duckdb'}"
+        url = f"duckdb:///{tmp_path / 'warehouse' / 'customerio.duckdb'}"
         monkeypatch.setattr(staging, "BULK_DELIVERIES", 1)
     else:
         url = request.getfixturevalue("postgres_url")
