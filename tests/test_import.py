@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -12,9 +13,11 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from click.testing import CliRunner
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
+from customerio_pipeline.cli import cli
 from customerio_pipeline.errors import ImportFileError
 from customerio_pipeline.importing import landing
 from tests.importing import Importing
@@ -234,6 +237,23 @@ def test_a_column_may_have_any_name(local: Importing) -> None:
     """If it is said."""
     file = local.write(as_column("odd")([EVENT]))
     assert local.imported(file, "--column", "odd")[0]["landed"] == 1
+
+
+def test_standard_input_and_pipes_are_read_once(
+    local: Importing,
+) -> None:
+    """And are the same import as a file of the same content."""
+    content = gzip.compress(EVENT)
+    result = CliRunner().invoke(cli, ["import", SCHEMA, "-", "--json"], input=content)
+    assert json.loads(result.output)["files"][0]["landed"] == 1
+    reader, writer = os.pipe()
+    os.write(writer, content)
+    os.close(writer)
+    try:
+        [found] = local.imported(f"/dev/fd/{reader}", local.write(content))[:1]
+    finally:
+        os.close(reader)
+    assert (found["records"], found["landed"]) == (1, 0)
 
 
 def test_killed_imports_are_completed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

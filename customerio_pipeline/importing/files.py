@@ -53,7 +53,8 @@ def unreadable(name: str, error: Exception) -> ImportFileError:
     """Return the error of a file that cannot be read."""
     strerror = error.strerror if isinstance(error, OSError) else None
     reason = strerror or (str(error) or type(error).__name__).splitlines()[0].rstrip(".")
-    return ImportFileError(f"{name} cannot be read ({reason}); nothing was imported.")
+    shown = "Standard input" if name == STDIN else name
+    return ImportFileError(f"{shown} cannot be read ({reason}); nothing was imported.")
 
 
 @contextmanager
