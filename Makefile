@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install demo test check bench bench-receiver bench-loading bench-install soak crash-test crash-test-load constraints clean
+.PHONY: install demo test check bench bench-receiver bench-loading bench-freshness bench-install soak whole-soak crash-test crash-test-load constraints clean
 
 install: .venv/installed
 
@@ -37,6 +37,9 @@ bench-receiver: bench-install
 bench-loading: bench-install
 	$(BIN)/python -m benchmarks --only load --only compare --only growth
 
+bench-freshness: bench-install
+	$(BIN)/python -m benchmarks --only freshness
+
 bench-install: .venv/bench-installed
 
 .venv/bench-installed: .venv/installed
@@ -46,6 +49,9 @@ bench-install: .venv/bench-installed
 
 soak: install
 	$(BIN)/python -m benchmarks.soak
+
+whole-soak: install
+	$(BIN)/python -m campaigns.whole_soak
 
 crash-test: install
 	$(BIN)/python -m campaigns.receiver_crash

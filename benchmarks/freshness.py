@@ -4,7 +4,7 @@ import random
 import shutil
 import statistics
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 
@@ -15,53 +15,34 @@ from benchmarks.report import Row, below, heading, number, percentile
 from benchmarks.sizes import Sizes
 from customerio_pipeline.cli.processes import free_port
 from customerio_pipeline.errors import WarehouseError
-from customerio_pipeline.settings import Settings
 from customerio_pipeline.simulator.events import SimulatedEvent, generate
 from customerio_pipeline.warehouse import open_warehouse
 
 _SEED = 3
-_SHORTEST_PAUSE_SECONDS = 1.0
 _POLL_SECONDS = 0.2
-_GOAL_SECONDS = 15
+_GOAL_SECONDS = 5
 _OK = 200
-# Without an event for so long a drain run ends; the sensor then has to start another one.
-_IDLE_SECONDS: float = Settings.model_fields["load_idle_seconds"].default
 
 
 def measure(folder: Path, sizes: Sizes) -> Iterator[Row]:
     """Yield the rows about freshness."""
     chance = random.Random(_SEED)  # noqa: S311  moments, not secrets
-    took = []
-    pauses = []
+    seconds = sizes.freshness_minutes * 60
+    moments = sorted(chance.uniform(0, seconds) for _ in range(sizes.single_events))
     with _everything(folder) as (installation, process, port):
         events = generate(_SEED, duplicates=0, malformed=0, now=time.time)
         follower = _Follower(installation, process, port)
         # Creates the table, and shows that everything runs.
-        follower.follow(next(events))
-        for _ in range(sizes.single_events):
-            pauses.append(chance.uniform(_SHORTEST_PAUSE_SECONDS, sizes.longest_pause))
-            time.sleep(pauses[-1])
-            took.append(follower.follow(next(events)))
+        follower.follow(events, [0.0])
+        took = follower.follow(events, moments)
     yield heading(
-        f"Freshness: {sizes.single_events} single events, each {_SHORTEST_PAUSE_SECONDS:g} to"
-        f" {sizes.longest_pause:g} s after the row of the last one, with `up` running"
+        f"Freshness: {sizes.single_events} events at random moments of"
+        f" {sizes.freshness_minutes:g} minutes, with `up` running"
     )
     p95 = percentile(took, 0.95)
     yield Row("seconds from ack to row, p50", number(statistics.median(took)))
     yield Row("seconds from ack to row, p95", number(p95), goal=below(_GOAL_SECONDS, p95))
     yield Row("seconds from ack to row, least and greatest", _range(took))
-    for name, is_long in (("up to", False), ("above", True)):
-        part = [
-            seconds
-            for seconds, pause in zip(took, pauses, strict=True)
-            if (pause > _IDLE_SECONDS) is is_long
-        ]
-        if part:
-            yield Row(
-                f"seconds from ack to row, p50 of the {len(part)} after a pause {name}"
-                f" {_IDLE_SECONDS:g} s",
-                number(statistics.median(part)),
-            )
 
 
 class _Follower:
@@ -72,27 +53,47 @@ class _Follower:
         self._installation = installation
         self._process = process
         self._port = port
+        self._waiting: dict[str, float] = {}
+        self._took: list[float] = []
 
-    def follow(self, event: SimulatedEvent) -> float:
-        """Send an event; return the seconds from the answer until a query finds its row."""
+    def follow(self, events: Iterator[SimulatedEvent], moments: Sequence[float]) -> list[float]:
+        """Send events at `moments`, seconds from now, rising.
+
+        Returns the seconds from each answer until a query finds the row.
+        """
+        self._took = []
+        began = time.perf_counter()
+        for moment in moments:
+            while (rest := began + moment - time.perf_counter()) > 0:
+                time.sleep(min(rest, _POLL_SECONDS))
+                self._look()
+            self._send(next(events))
+        self._process.wait_for(self._look, "every event had a row", _POLL_SECONDS)
+        return self._took
+
+    def _send(self, event: SimulatedEvent) -> None:
         status = request(self._port, "POST", self._installation.path, event.body)
-        acked = time.perf_counter()
         if status != _OK:
             raise BenchmarkError(f"The receiver answered {status}.")
-        self._process.wait_for(
-            lambda: self._has_row(event.event_id), "the event had a row", _POLL_SECONDS
-        )
-        return time.perf_counter() - acked
+        self._waiting[str(event.event_id)] = time.perf_counter()
 
-    def _has_row(self, event_id: str | None) -> bool:
-        table = f"{self._installation.schema}.data"
-        query = f"SELECT 1 FROM {table} WHERE event_id = ?"
+    def _look(self) -> bool:
+        """Note the rows that are there; tell whether none is missing any more."""
+        if self._waiting:
+            found = self._rows()
+            now = time.perf_counter()
+            self._took += [now - self._waiting.pop(event_id) for event_id in found]
+        return not self._waiting
+
+    def _rows(self) -> list[str]:
+        marks = ", ".join("?" * len(self._waiting))
+        query = f"SELECT event_id FROM {self._installation.schema}.data WHERE event_id IN ({marks})"
         try:
             with closing(open_warehouse(self._settings)) as target:
-                return bool(target.query(query, [event_id]).rows)
+                return [str(row[0]) for row in target.query(query, list(self._waiting)).rows]
         except WarehouseError:
             # There is no table yet, or a load holds the file.
-            return False
+            return []
 
 
 @contextmanager

@@ -57,8 +57,8 @@ class Sizes:
     single_events: int
     """Events followed one by one from ack to row."""
 
-    longest_pause: float
-    """Seconds before each of them: a random time up to this."""
+    freshness_minutes: float
+    """In which they come."""
 
 
 _FULL = Sizes(
@@ -77,9 +77,8 @@ _FULL = Sizes(
     growth_batch=100_000,
     growth_loads=5,
     catch_up_events=10_000_000,
-    single_events=20,
-    # Twice the quiet time after which a drain run ends: some events find one, others do not.
-    longest_pause=20,
+    single_events=200,
+    freshness_minutes=10,
 )
 _QUICK = Sizes(
     seconds=1,
@@ -98,7 +97,7 @@ _QUICK = Sizes(
     growth_loads=1,
     catch_up_events=20_000,
     single_events=3,
-    longest_pause=3,
+    freshness_minutes=0.1,
 )
 
 

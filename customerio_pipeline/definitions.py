@@ -10,6 +10,10 @@ from customerio_pipeline.orchestration.assets import landing_asset, table_assets
 from customerio_pipeline.orchestration.checks import table_checks
 from customerio_pipeline.orchestration.integrations import known_integrations
 from customerio_pipeline.orchestration.keys import SCHEMA_TAG, load_job_name
+from customerio_pipeline.orchestration.landing_upkeep import (
+    landing_upkeep_job,
+    landing_upkeep_schedule,
+)
 from customerio_pipeline.orchestration.prune_runs import prune_runs_job, prune_runs_schedule
 from customerio_pipeline.orchestration.sensor import load_sensor
 from customerio_pipeline.registry.records import Integration
@@ -21,8 +25,8 @@ def defs() -> dg.Definitions:
     """Build the definitions from the registry as it is now."""
     settings = load_settings()
     maintenance = dg.Definitions(
-        jobs=[prune_runs_job],
-        schedules=[prune_runs_schedule],
+        jobs=[landing_upkeep_job, prune_runs_job],
+        schedules=[landing_upkeep_schedule, prune_runs_schedule],
         # A process per step would take longer to start than most loads take.
         executor=dg.in_process_executor,
     )

@@ -9,7 +9,14 @@ PipelineError
 │   ├── UrlLimitError
 │   ├── UnknownUrlError
 │   ├── UnknownKeyError
+│   ├── KeyConflictError
+│   ├── ApiTokenExistsError
+│   ├── UnknownApiTokenError
 │   └── RegistryUnavailableError    transient: the registry cannot be reached
+├── WebhookConflictError     a webhook cannot be connected as things stand
+├── AppApiError              Customer.io's App API did not do what was asked
+│   ├── AppApiRefusedError          the key or what was asked is at fault
+│   └── AppApiUncertainError        it may have done it all the same
 ├── ReceiverError            the receiver cannot start
 ├── LandingError             a landing file cannot be read
 ├── ImportFileError          a file to import cannot be read, or is not what it should be
@@ -70,10 +77,42 @@ class UnknownKeyError(RegistryError):
     """The integration has no signing key with this id."""
 
 
+class KeyConflictError(RegistryError):
+    """The integration has this signing key already, or as many as it can have."""
+
+
+class ApiTokenExistsError(RegistryError):
+    """A live API token has the name."""
+
+
+class UnknownApiTokenError(RegistryError):
+    """There is no live API token with this id."""
+
+
 class RegistryUnavailableError(RegistryError):
     """The registry cannot be opened or reached now."""
 
     usage = False
+
+
+class WebhookConflictError(PipelineError):
+    """A webhook of Customer.io cannot be connected as things stand."""
+
+    usage = True
+
+
+class AppApiError(PipelineError):
+    """Customer.io's App API could not be asked, or did not do what was asked."""
+
+
+class AppApiRefusedError(AppApiError):
+    """The App API does not take the key, or what was asked."""
+
+    usage = True
+
+
+class AppApiUncertainError(AppApiError):
+    """The App API may have made the change all the same."""
 
 
 class ReceiverError(PipelineError):

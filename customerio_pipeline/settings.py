@@ -7,6 +7,7 @@ from functools import cached_property
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Annotated, Literal, Self
+from urllib.parse import urlsplit
 
 from pydantic import (
     AfterValidator,
@@ -72,6 +73,9 @@ class Settings(BaseSettings):
 
     warehouse_url: SecretStr | None = Field(default=None, alias="CUSTOMERIO_WAREHOUSE")
     """``duckdb:///path`` or ``postgresql://…``; a DuckDB file under `home` when unset."""
+
+    landing_retention_days: Annotated[int, Field(ge=1)] | None = None
+    """Days after which landing files that are loaded are removed; never when ``off``."""
 
     public_url: str = Field(default="http://127.0.0.1:8080", max_length=MAX_PUBLIC_URL_LENGTH)
     """What Customer.io calls: scheme, host and, if any, port and path prefix."""
@@ -151,11 +155,14 @@ class Settings(BaseSettings):
     duckdb_publish_seconds: float = Field(default=60.0, ge=0)
     """Least time between two read copies of a DuckDB warehouse; 0 makes none."""
 
-    load_idle_seconds: float = Field(default=10.0, ge=0)
+    load_idle_seconds: float = Field(default=30.0, ge=0)
     """Quiet time after which a drain run of the sensor ends."""
 
     load_max_seconds: float = Field(default=900.0, gt=0)
     """Time after which a drain run of the sensor ends and another may start."""
+
+    app_api_url: str | None = None
+    """Customer.io's App API, for `integrations connect`; that of the region when unset."""
 
     dagster_url: str = "http://127.0.0.1:3000"
     """Where the command line asks Dagster's webserver to reload new integrations."""
@@ -163,7 +170,9 @@ class Settings(BaseSettings):
     dagster_postgres_url: SecretStr | None = None
     """PostgreSQL for Dagster's own storage; SQLite under ``<home>/dagster`` when unset."""
 
-    @field_validator("admin_port", "signature_tolerance_seconds", mode="before")
+    @field_validator(
+        "admin_port", "landing_retention_days", "signature_tolerance_seconds", mode="before"
+    )
     @classmethod
     def _off(cls, value: object) -> object:
         return None if value == "off" else value
@@ -173,6 +182,17 @@ class Settings(BaseSettings):
     def _http_url(cls, value: str) -> str:
         if not value.startswith(("http://", "https://")):
             raise ValueError("must start with http:// or https://")
+        return value.rstrip("/")
+
+    @field_validator("app_api_url")
+    @classmethod
+    def _encrypted(cls, value: str | None) -> str | None:
+        if value is None:
+            return value
+        url = urlsplit(value)
+        is_here = url.scheme == "http" and url.hostname in ("127.0.0.1", "localhost", "::1")
+        if not url.hostname or not (url.scheme == "https" or is_here) or "@" in url.netloc:
+            raise ValueError("must start with https://, and hold no password")
         return value.rstrip("/")
 
     @field_validator("warehouse_url")

@@ -18,6 +18,7 @@ import structlog
 from customerio_pipeline.landing.delivery import Delivery
 from customerio_pipeline.landing.files import LandingFile
 from customerio_pipeline.landing.folders import sync_folder
+from customerio_pipeline.landing.listing import is_superseded
 from customerio_pipeline.landing.writing import row_groups, write_landing_file
 from receiver.metrics import Tally, Word
 from receiver.segments import DamagedSegmentError, SegmentReader
@@ -115,7 +116,9 @@ def land(
             first=first.offset,
             last=last.offset,
         )
-        write_landing_file(landing, file, row_groups(deliveries))
+        # After a crash, long ago, it may be part of a greater file by now (compaction).
+        if not is_superseded(landing, file):
+            write_landing_file(landing, file, row_groups(deliveries))
         log.info("sealed", schema=schema, writer=file.writer, first=file.first, last=file.last)
         files.append(file)
     return files

@@ -3,7 +3,7 @@
 import json
 import time
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from customerio_pipeline.landing.delivery import LANDED_HEADERS, Delivery
@@ -41,16 +41,19 @@ def land(  # noqa: PLR0913  what a file is made of
     first: int = 0,
     writer: str = WRITER,
     signature: str = "unchecked",
+    url_id: str = "url_1",
+    ago: timedelta = timedelta(0),
 ) -> LandingFile:
-    """Write one landing file of `bodies`, numbered from `first`."""
-    now = time.time_ns()
+    """Write one landing file of `bodies`, numbered from `first`, received and sealed `ago`."""
+    moment = datetime.now(UTC) - ago
+    now = time.time_ns() - ago // timedelta(microseconds=1) * 1000
     deliveries = [
         Delivery(
             writer=writer,
             offset=first + index,
             sequence=now + index,
             received_ns=now,
-            url_id="url_1",
+            url_id=url_id,
             signature=signature,
             headers=(None,) * len(LANDED_HEADERS),
             body=body,
@@ -58,7 +61,7 @@ def land(  # noqa: PLR0913  what a file is made of
         for index, body in enumerate(bodies)
     ]
     file = LandingFile.sealed_at(
-        datetime.now(UTC),
+        moment,
         schema=schema,
         writer=writer,
         first=first,

@@ -77,6 +77,7 @@ def test_csv_of_postgresql(local: Importing, *, packed: bool) -> None:
         ({"a__string": "x"}, {"a": {"string": "x"}}),
         ({"a__bi": 1}, {"a": 1}),
         ({"a__bi": 1, "a__k": 2}, {"a": {"bi": 1, "k": 2}}),
+        ({"a": None, "a__st": "x", "a__k": None}, {"a": "x"}),
         ({"x": 1, "x__k": 2}, {"x": 1, "x__k": 2}),
         ({"x": None, "x__k": 2}, {"x": {"k": 2}}),
         ({"a____b": 1, "__c": 2}, {"a____b": 1, "__c": 2}),

@@ -7,10 +7,13 @@ from pathlib import Path
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
+from click.testing import CliRunner
 from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, expect, sync_playwright
 from playwright.sync_api import Page as Tab
 
+from customerio_pipeline.cli import cli
 from customerio_pipeline.simulator.signing import sign
+from tests.landed_events import event
 from tests.running_page import PASSWORD, running_page
 from tests.running_receiver import landed_rows, wait_landed, wait_until
 
@@ -89,8 +92,10 @@ def change_settings(tab: Tab) -> None:
     expect(tab.get_by_role("link", name="Add a Customer.io integration")).to_be_visible()
 
 
-def test_the_story_of_an_integration(tmp_path: Path, context: BrowserContext) -> None:
-    """Sign in, create, copy, deliver, rotate, revoke, pause, resume, rename, delete."""
+def test_the_story_of_an_integration(
+    tmp_path: Path, context: BrowserContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Sign in, create, copy, deliver, see it arrive, rotate, revoke, pause, resume, delete."""
     with running_page(tmp_path) as (receiver, page):
         tab, complaints = watched(context)
         tab.goto(page.address)
@@ -116,6 +121,18 @@ def test_the_story_of_an_integration(tmp_path: Path, context: BrowserContext) ->
         tab.get_by_role("button", name="Send test event").click()
         expect(tab.locator("#test-outcome")).to_contain_text("Taken and safely stored")
         wait_landed(receiver.landing, "stitch_customerio", 2)
+
+        tab.get_by_role("link", name="Events", exact=True).click()
+        arrived = tab.get_by_role("row").filter(has_text="e1")
+        expect(arrived).to_contain_text("waiting")
+        monkeypatch.setenv("CUSTOMERIO_HOME", str(tmp_path))
+        assert CliRunner().invoke(cli, ["load"]).exit_code == 0
+        tab.reload()
+        expect(arrived).to_contain_text("in data")
+        arrived.get_by_role("link").click()
+        expect(tab.locator("pre")).to_contain_text('"event_id": "e1"')
+        tab.get_by_role("link", name="e1").click()
+        expect(tab.get_by_text("by the command line")).to_be_visible()
 
         tab.get_by_role("link", name="Webhook URLs").click()
         tab.get_by_role("button", name="Generate").click()
@@ -178,9 +195,11 @@ def test_the_story_of_a_signing_key(tmp_path: Path, context: BrowserContext) -> 
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_everybody_can_use_every_page(tmp_path: Path, context: BrowserContext, scheme: str) -> None:
+def test_everybody_can_use_every_page(
+    tmp_path: Path, context: BrowserContext, scheme: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """No serious finding of axe, in light and in dark, and all of it fits on a phone."""
-    with running_page(tmp_path) as (_, page):
+    with running_page(tmp_path) as (receiver, page):
         tab, complaints = watched(context)
         tab.emulate_media(color_scheme="dark" if scheme == "dark" else "light")
         tab.goto(page.address)
@@ -193,11 +212,24 @@ def test_everybody_can_use_every_page(tmp_path: Path, context: BrowserContext, s
         tab.get_by_label("Name", exact=True).fill("Stitch Customerio " + "and more " * 4)
         tab.get_by_role("button", name="Create").click()
         assert_accessible(tab)
+        url = tab.get_by_label("Webhook URL").input_value()
         tab.get_by_role("link", name="Continue").click()
         root = tab.url.removesuffix("/connect")
+        assert receiver.http.post(url, content=event("e1", long="x " * 400)).status_code == 200
+        assert receiver.http.post(url, content=b'{"broken').status_code == 200
+        wait_landed(receiver.landing, root.rpartition("/")[2], 2)
+        monkeypatch.setenv("CUSTOMERIO_HOME", str(tmp_path))
+        assert CliRunner().invoke(cli, ["load"]).exit_code == 0
+        tab.goto(f"{root}/events")
+        tab.locator("tbody a").first.click()
+        assert_accessible(tab)
         for path in (
             "/connect",
             "",
+            "/charts",
+            "/events",
+            "/trace?event_id=e1",
+            "/rejected",
             "/urls",
             "/signatures",
             "/settings",

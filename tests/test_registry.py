@@ -15,9 +15,11 @@ import pytest
 import sqlalchemy as sa
 
 from customerio_pipeline.errors import (
+    ApiTokenExistsError,
     IntegrationExistsError,
     RegistryError,
     RegistryUnavailableError,
+    UnknownApiTokenError,
     UnknownIntegrationError,
     UnknownUrlError,
     UrlLimitError,
@@ -111,6 +113,14 @@ def test_find_takes_name_or_schema(registry: Registry) -> None:
         assert registry.find(typed) == integration
     with pytest.raises(UnknownIntegrationError, match="integrations list"):
         registry.find("nothing")
+
+
+@pytest.mark.parametrize("schema", ["", "a\0b", "Shop", "\U0010ffff", "x" * 10_000])
+def test_no_integration_has_an_impossible_schema(registry: Registry, schema: str) -> None:
+    """Whatever stands in an address; PostgreSQL takes no NUL."""
+    registry.create("Shop")
+    with pytest.raises(UnknownIntegrationError, match="no integration"):
+        registry.of_schema(schema)
 
 
 def test_find_refuses_to_guess(registry: Registry) -> None:
@@ -218,6 +228,7 @@ def test_a_registry_of_an_earlier_release_is_upgraded(url: str, registry: Regist
         for column in ("arrays", "signatures", "signatures_epoch"):
             connection.execute(sa.text(f"ALTER TABLE registry_integrations DROP COLUMN {column}"))
         connection.execute(sa.text("DROP TABLE registry_signing_keys"))
+        connection.execute(sa.text("DROP TABLE registry_api_tokens"))
         connection.execute(sa.text("UPDATE registry_state SET schema_version = 1"))
     engine.dispose()
     with closing(Registry.open(url)) as upgraded:
@@ -225,6 +236,26 @@ def test_a_registry_of_an_earlier_release_is_upgraded(url: str, registry: Regist
         assert upgraded.create("Other", arrays=Arrays.SUBTABLES)[0].arrays is Arrays.SUBTABLES
         assert upgraded.keys.policy(upgraded.find("Shop")) == SignaturePolicy()
         assert len(upgraded.snapshot().live_urls) == 2
+        assert upgraded.api_tokens.list() == []
+
+
+def test_an_api_token_is_known_until_it_is_revoked(registry: Registry) -> None:
+    """By its id; its use is noted; neither it nor another of its name is anything afterwards."""
+    new = registry.api_tokens.create(" Terraform ")
+    assert registry.api_tokens.id_of("x" * 43) is None
+    assert registry.api_tokens.list()[0].last_used_at is None
+    assert registry.api_tokens.id_of(new.token) == new.id
+    [listed] = registry.api_tokens.list()
+    assert (listed.name, listed.is_live, listed.last_used_at is None) == ("Terraform", True, False)
+    with pytest.raises(ApiTokenExistsError, match='"Terraform" already'):
+        registry.api_tokens.create("TERRAFORM")
+    registry.api_tokens.revoke(new.id)
+    assert registry.api_tokens.id_of(new.token) is None
+    with pytest.raises(UnknownApiTokenError, match="no live API token"):
+        registry.api_tokens.revoke(new.id)
+    again = registry.api_tokens.create("terraform")
+    assert registry.api_tokens.id_of(again.token) == again.id
+    assert new.token not in repr(new)
 
 
 def test_changes_show_in_other_connections(url: str, registry: Registry) -> None:

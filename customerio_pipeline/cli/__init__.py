@@ -11,7 +11,10 @@ from customerio_pipeline.errors import PipelineError
 
 _COMMANDS = {
     "admin-password": "customerio_pipeline.cli.admin_password:admin_password",
+    "compact": "customerio_pipeline.cli.compact:compact",
+    "api-tokens": "customerio_pipeline.cli.api_tokens:api_tokens",
     "config": "customerio_pipeline.cli.config:config",
+    "expire": "customerio_pipeline.cli.expire:expire",
     "import": "customerio_pipeline.cli.import_events:import_events",
     "integrations": "customerio_pipeline.cli.integrations:integrations",
     "keys": "customerio_pipeline.cli.keys:keys",

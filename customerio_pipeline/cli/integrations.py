@@ -1,10 +1,11 @@
-"""``customerio-pipeline integrations``: create, list, show, rename, pause, resume, delete."""
+"""``customerio-pipeline integrations``: create, connect, list, show, rename, pause, delete, …."""
 
 from contextlib import closing
 from urllib.parse import urlsplit
 
 import click
 
+from customerio_pipeline.cli.connect import connect
 from customerio_pipeline.cli.landing_wait import wait_for_landing
 from customerio_pipeline.cli.output import print_json, print_table
 from customerio_pipeline.errors import LandingError
@@ -27,6 +28,9 @@ def integrations() -> None:
 
     NAME is an integration's display name, in whatever case, or its schema.
     """
+
+
+integrations.add_command(connect)
 
 
 @integrations.command()
@@ -65,7 +69,8 @@ def create(
     print_new_url(settings, new)
     click.echo(
         "\nNext, in Customer.io: Data & Integrations > Integrations > Reporting Webhooks: add a "
-        "webhook,\npaste the URL, choose the events, press Send Test, save."
+        "webhook,\npaste the URL, choose the events, press Send Test, save. With an App API key,"
+        f"\n`customerio-pipeline integrations connect {integration.schema}` does it."
     )
     _print_told(settings, is_told=is_told)
 

@@ -20,9 +20,11 @@ from customerio_pipeline.errors import ImportBusyError
 from customerio_pipeline.importing.records import Record, Source
 from customerio_pipeline.importing.times import event_time_ns
 from customerio_pipeline.landing.delivery import Delivery
+from customerio_pipeline.landing.expiry import Expirations
 from customerio_pipeline.landing.files import LandingFile
 from customerio_pipeline.landing.folders import make_folders, sync_folder
-from customerio_pipeline.landing.listing import LandingListing
+from customerio_pipeline.landing.listing import LandingListing, landed_offsets
+from customerio_pipeline.landing.offsets import OffsetSet
 from customerio_pipeline.landing.writing import row_groups, write_landing_file
 
 URL_ID = "import"
@@ -103,6 +105,7 @@ def land(
 
     Raises:
         ImportBusyError: another import into the integration is under way.
+        LandingError: the record of what expired cannot be read.
         ImportFileError: the source changed since it was identified and cannot be read any more.
         OSError: landing cannot be written; a repeat lands what is missing.
     """
@@ -112,18 +115,17 @@ def land(
     landed = 0
     with _alone(folder, schema):
         _remove_halves(folder, writer)
-        present = {
-            (file.first, file.last): file
-            for file in LandingListing(landing, schema).files()
-            if file.writer == writer
-        }
+        files = [file for file in LandingListing(landing, schema).files() if file.writer == writer]
+        expired = Expirations(landing, schema)
+        expired.check_readable()
+        present = landed_offsets(files, expired.offsets()).get(writer, OffsetSet())
+        # Whoever wrote them may have died before their names were durable.
+        for hour in {file.path(landing).parent for file in files}:
+            sync_folder(hour)
         for deliveries in _files(_deliveries(identified, received_at_ns)):
             first, last = deliveries[0].offset, deliveries[-1].offset
-            there = present.get((first, last))
-            if there is not None:
-                # Whoever wrote it may have died before its name was durable.
-                sync_folder(there.path(landing).parent)
-            else:
+            # Compaction may have put several files into one, and retention have removed some.
+            if not present.covers(first, last):
                 file = LandingFile.sealed_at(
                     datetime.now(UTC), schema=schema, writer=writer, first=first, last=last
                 )

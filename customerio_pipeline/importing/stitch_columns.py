@@ -112,7 +112,8 @@ def _place(name: str, columns: Sequence[str]) -> Place:
                 family += 1
             elif rest != other:
                 is_object = True
-        if not is_object and (family > 1 or suffix in _NEVER_KEYS):
+        # One key may be an object in one event and of two other types in others (4.13).
+        if family > 1 or (suffix in _NEVER_KEYS and not is_object):
             return Place(_path(base), kind)
     return Place(_path(name), None)
 

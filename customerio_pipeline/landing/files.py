@@ -44,6 +44,18 @@ class LandingFile(NamedTuple):
             int(match["last"]),
         )
 
+    def has_all_of(self, other: Self) -> bool:
+        """Tell whether another file of the folder and writer lies within the offsets of this one.
+
+        Such a file is superseded: compaction made this one of it and others.
+        """
+        return (
+            self != other
+            and self[:4] == other[:4]
+            and self.first <= other.first
+            and other.last <= self.last
+        )
+
     @property
     def hour_start(self) -> datetime:
         """When the hour of its folder began."""

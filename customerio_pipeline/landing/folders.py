@@ -1,11 +1,16 @@
 """Folders whose entries survive a power cut."""
 
+import ctypes
 import os
+import sys
 from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 
 _REMEMBERED = 4096
+
+_AT_FDCWD = -100
+_RENAME_EXCHANGE = 2
 
 
 def sync_folder(folder: Path) -> None:
@@ -30,6 +35,25 @@ def make_folders(folder: Path) -> None:
     for new in reversed(missing):
         new.mkdir(exist_ok=True)
         sync_folder(new.parent)
+
+
+def exchange_folders(one: Path, other: Path) -> None:
+    """Let two folders of one file system change names, in one step: nobody sees only one of them.
+
+    Raises:
+        OSError: neither changed; the system or the file system cannot do it (Linux can, but not on
+            every network file system).
+    """
+    try:
+        renameat2 = ctypes.CDLL(None, use_errno=True).renameat2
+    except AttributeError:
+        raise OSError(f"{sys.platform} cannot exchange two folders") from None
+    # As Python's own operations on files do, for whoever watches them.
+    sys.audit("os.rename", one, other, -1, -1)
+    names = os.fsencode(one), os.fsencode(other)
+    if renameat2(_AT_FDCWD, names[0], _AT_FDCWD, names[1], _RENAME_EXCHANGE):
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number), str(one), None, str(other))
 
 
 def sync_entries_once(folder: Path, top: Path) -> None:

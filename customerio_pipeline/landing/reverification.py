@@ -17,6 +17,7 @@ from customerio_pipeline.landing.listing import LandingListing
 from customerio_pipeline.landing.offsets import OffsetSet
 from customerio_pipeline.landing.releases import Releases, release
 from customerio_pipeline.landing.signatures import HELD_VERDICTS, verdict
+from customerio_pipeline.landing.stillness import kept_still
 from customerio_pipeline.registry.records import SignaturePolicy
 
 _HEADERS = [name.replace("-", "_") for name in LANDED_HEADERS]
@@ -49,22 +50,23 @@ def reverify(
     before = Releases(landing, schema).offsets()
     held = 0
     damaged = []
-    for file in LandingListing(landing, schema).files():
-        already = before.get(file.writer, OffsetSet())
-        try:
-            for offset, found in _verdicts(landing, file, already, policy, tolerance_seconds):
-                if found in HELD_VERDICTS:
-                    held += 1
-                else:
-                    released[file.writer].add(offset, offset)
-        except (OSError, pa.ArrowException) as error:
-            reason = str(error).splitlines()[0].rstrip(".")
-            damaged.append(
-                LandingError(
-                    f"Landing file {file.relative_path} cannot be read ({reason}); restore it from"
-                    " a backup."
+    with kept_still(landing, schema):
+        for file in LandingListing(landing, schema).files():
+            already = before.get(file.writer, OffsetSet())
+            try:
+                for offset, found in _verdicts(landing, file, already, policy, tolerance_seconds):
+                    if found in HELD_VERDICTS:
+                        held += 1
+                    else:
+                        released[file.writer].add(offset, offset)
+            except (OSError, pa.ArrowException) as error:
+                reason = str(error).splitlines()[0].rstrip(".")
+                damaged.append(
+                    LandingError(
+                        f"Landing file {file.relative_path} cannot be read ({reason}); restore it"
+                        " from a backup."
+                    )
                 )
-            )
     if released:
         release(landing, schema, released)
     return Reverification(held, sum(map(len, released.values())), damaged)
@@ -74,13 +76,14 @@ def count_held(landing: Path, schema: str) -> int:
     """Return how many deliveries landing holds back now; files that cannot be read are left out."""
     before = Releases(landing, schema).offsets()
     held = 0
-    for file in LandingListing(landing, schema).files():
-        already = before.get(file.writer, OffsetSet())
-        with suppress(OSError, pa.ArrowException):
-            held += sum(
-                not already.covers(row["offset"], row["offset"])
-                for row in _held(landing, file, ["offset", "signature"])
-            )
+    with kept_still(landing, schema):
+        for file in LandingListing(landing, schema).files():
+            already = before.get(file.writer, OffsetSet())
+            with suppress(OSError, pa.ArrowException):
+                held += sum(
+                    not already.covers(row["offset"], row["offset"])
+                    for row in _held(landing, file, ["offset", "signature"])
+                )
     return held
 
 

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import BinaryIO
 
 import msgspec
 import pyarrow as pa
@@ -11,6 +12,7 @@ import pyarrow.parquet as pq
 from customerio_pipeline.landing.delivery import LANDED_HEADERS, Delivery
 from customerio_pipeline.landing.files import LandingFile
 from customerio_pipeline.landing.folders import make_folders, sync_entries_once, sync_folder
+from customerio_pipeline.landing.stillness import kept_still
 
 LANDING_SCHEMA = pa.schema(
     [
@@ -28,10 +30,10 @@ LANDING_SCHEMA = pa.schema(
 """Columns of a landing file; docs/landing-format.md explains each."""
 
 ROW_GROUP_ROWS = 10_000
-"""A row group should not have more."""
+"""A row group should not have more,"""
 
 ROW_GROUP_BODY_BYTES = 32 * 1024 * 1024
-"""Nor more bytes of bodies, unless it is one body."""
+"""nor bodies of more bytes, unless it has only one."""
 
 _ZSTD_LEVEL = 3
 
@@ -79,19 +81,30 @@ def write_landing_file(
     path = file.path(landing)
     make_folders(path.parent)
     sync_entries_once(path.parent, landing.parent)
+    with kept_still(landing, file.schema):
+        _write(path, file, row_groups)
+    return path
+
+
+def parquet_writer(sink: BinaryIO, rows: int) -> pq.ParquetWriter:
+    """Return the writer of a landing file of so many rows; each table written is a row group."""
+    return pq.ParquetWriter(
+        sink,
+        LANDING_SCHEMA,
+        compression="zstd",
+        compression_level=_ZSTD_LEVEL,
+        use_dictionary=["writer", "url_id", "signature", "content_type", "user_agent"],
+        # A byte a row; so an event is found without reading every file (`trace`).
+        bloom_filter_options={"event_id": {"ndv": min(rows, ROW_GROUP_ROWS), "fpp": 0.01}},
+    )
+
+
+def _write(path: Path, file: LandingFile, row_groups: Iterable[Sequence[Delivery]]) -> None:
     # Readers of Hive-style folders skip names that start with a dot.
     temporary = path.with_name(f".{path.name}.tmp")
     try:
         with temporary.open("wb") as sink:
-            with pq.ParquetWriter(
-                sink,
-                LANDING_SCHEMA,
-                compression="zstd",
-                compression_level=_ZSTD_LEVEL,
-                use_dictionary=["writer", "url_id", "signature", "content_type", "user_agent"],
-                # A byte a row; so an event is found without reading every file (`trace`).
-                bloom_filter_options={"event_id": {"ndv": _most_rows(file), "fpp": 0.01}},
-            ) as writer:
+            with parquet_writer(sink, file.last - file.first + 1) as writer:
                 for deliveries in row_groups:
                     writer.write_table(_table(deliveries), row_group_size=max(1, len(deliveries)))
             sink.flush()
@@ -101,12 +114,6 @@ def write_landing_file(
         temporary.unlink(missing_ok=True)
         raise
     sync_folder(path.parent)
-    return path
-
-
-def _most_rows(file: LandingFile) -> int:
-    """Return how many rows a row group can have at most."""
-    return min(file.last - file.first + 1, ROW_GROUP_ROWS)
 
 
 def _table(deliveries: Sequence[Delivery]) -> pa.Table:

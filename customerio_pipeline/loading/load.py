@@ -14,8 +14,9 @@ from uuid import uuid4
 import duckdb
 
 from customerio_pipeline.errors import LandingError, WarehouseReplacedError
+from customerio_pipeline.landing.expiry import Expirations
 from customerio_pipeline.landing.files import LandingFile
-from customerio_pipeline.landing.listing import LandingListing
+from customerio_pipeline.landing.listing import LandingListing, is_superseded
 from customerio_pipeline.landing.offsets import OffsetSet
 from customerio_pipeline.landing.reading import check_file, count_pending, pending_files
 from customerio_pipeline.landing.releases import Releases
@@ -131,6 +132,7 @@ class Loader:
         self._landing = landing
         self._listing = LandingListing(landing, schema)
         self._releases = Releases(landing, schema)
+        self._expirations: Expirations | None = Expirations(landing, schema)
         self._target = target
         self._run_id = run_id
         self._layout = layout
@@ -150,11 +152,17 @@ class Loader:
             WarehouseError: nothing was changed; a later call repeats the batch.
         """
         started = time.monotonic()
-        landed = self._landed()
-        if landed == self._settled:
-            return None  # an idle drain leaves the lock and the warehouse to others
+        # Again when files that were to be loaded were compacted meanwhile.
+        while (landed := self._landed()) != self._settled:
+            report = self._load(landed, started)
+            if report is not None:
+                return report
+        return None  # an idle drain leaves the lock and the warehouse to others
+
+    def _load(self, landed: _Landed, started: float) -> LoadReport | None:
         with self._target.exclusive(self.schema):
             state = self._target.state(self.schema)
+            self._warn_of_lost(landed, state)
             batch = self._staged_ahead(state) or self._next_batch(landed, state)
             if batch is None:
                 self._settled = landed
@@ -241,6 +249,21 @@ class Loader:
                 return batch
         return None
 
+    def _warn_of_lost(self, landed: _Landed, state: SchemaState) -> None:
+        """Say once when the warehouse lacks what landing has no more."""
+        if self._expirations is None:
+            return
+        gone, self._expirations = self._expirations.gone(landed.files), None
+        nothing = OffsetSet()
+        lost = sum(len(gone[writer].without(state.loaded.get(writer, nothing))) for writer in gone)
+        if lost:
+            _log.warning(
+                "%s: %s deliveries were loaded and removed from landing, and the warehouse has them"
+                " no more: restore it from a backup.",
+                self.schema,
+                lost,
+            )
+
     def _log_names(self, mappings: Sequence[Column]) -> None:
         """Say once of each new column whose name a reader of the JSON would not expect."""
         for column in mappings:
@@ -281,7 +304,8 @@ class Loader:
         try:
             return check_file(self._landing, file, whole=whole)
         except LandingError as error:
-            self.damaged[file] = error
+            if not is_superseded(self._landing, file):
+                self.damaged[file] = error
             return None
 
     def _stage(

@@ -16,6 +16,7 @@ from uuid import uuid4
 import duckdb
 
 from customerio_pipeline.errors import LandingError
+from customerio_pipeline.landing.expiry import Expirations
 from customerio_pipeline.landing.files import LandingFile
 from customerio_pipeline.landing.listing import LandingListing, landed_offsets
 from customerio_pipeline.landing.offsets import OffsetSet
@@ -112,7 +113,8 @@ class Replayer:
                 if file.writer in wanted
             ]
         )
-        landed = landed_offsets(files)
+        # What expired stays rejected for good.
+        landed = landed_offsets(files, Expirations(self._landing, self._schema).offsets())
         for writer, offsets in wanted.items():
             for first, last in offsets.without(landed.get(writer, OffsetSet())):
                 errors.append(

@@ -1,4 +1,4 @@
-"""The web application of the admin process: page, metrics and health on one listener."""
+"""The web application of the admin process: page, API, metrics and health on one listener."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -16,6 +16,7 @@ from customerio_pipeline.errors import PipelineError
 from customerio_pipeline.management import (
     creating,
     dashboard,
+    events,
     integration_pages,
     overview,
     sign_in,
@@ -23,6 +24,7 @@ from customerio_pipeline.management import (
     test_event,
     urls,
 )
+from customerio_pipeline.management.api.routes import api_router, openapi_config
 from customerio_pipeline.management.headers import ProtectiveHeaders
 from customerio_pipeline.management.monitoring import monitoring_routes
 from customerio_pipeline.management.pages import FOLDER, read_form, template_engine
@@ -49,7 +51,16 @@ _WITH_SESSION = [
     creating.preview,
     creating.create,
     overview.overview,
+    overview.figures,
+    overview.charts,
     overview.connect,
+    overview.arrived,
+    events.show_events,
+    events.newest_events,
+    events.trace_event,
+    events.show_delivery,
+    events.download_body,
+    events.show_rejected,
     urls.show_urls,
     urls.generate,
     urls.ask_revoke,
@@ -81,7 +92,8 @@ def create_app(settings: Settings, metrics: int) -> Litestar:
         services.close()
 
     controllers: list[ControllerRouterHandler] = [
-        *monitoring_routes(settings, metrics),
+        Router("/", route_handlers=monitoring_routes(settings, metrics), include_in_schema=False),
+        api_router(),
         create_static_files_router(
             "/static",
             [FOLDER / "static"],
@@ -103,7 +115,7 @@ def create_app(settings: Settings, metrics: int) -> Litestar:
             PipelineError: show_pipeline_error,
             Exception: show_unexpected,
         },
-        openapi_config=None,
+        openapi_config=openapi_config(),
         logging_config=None,
     )
 

@@ -1,4 +1,4 @@
-"""How often a sign-in may be tried: so often from one address, and so often in all."""
+"""How often one may be wrong at signing in, or with an API token: from one address, and in all."""
 
 import threading
 import time
@@ -14,7 +14,7 @@ _IPV6_SITE_BITS = 64
 
 
 class Attempts:
-    """Counts failed sign-ins; safe to use from several threads."""
+    """Counts failures; safe to use from several threads."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()

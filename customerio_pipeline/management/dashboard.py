@@ -6,6 +6,7 @@ from typing import Any
 from litestar import Response, get
 from litestar.di import NamedDependency
 
+from customerio_pipeline.management.overview import Figures, read_figures
 from customerio_pipeline.management.pages import PageRequest, page
 from customerio_pipeline.management.services import Services
 from customerio_pipeline.registry.records import Integration, IntegrationState
@@ -16,7 +17,7 @@ class _Card:
     """What the dashboard shows of an integration."""
 
     integration: Integration
-    live_urls: int
+    figures: Figures
     warnings: list[str]
 
 
@@ -38,9 +39,16 @@ def _cards(services: Services) -> list[_Card]:
 
 def _card(services: Services, integration: Integration) -> _Card:
     live = [url for url in services.registry.urls(integration) if url.is_live]
-    warnings = []
+    figures = read_figures(services, integration.schema)
+    warnings = list(figures.problems)
     if not live:
         warnings.append("No live URL: no delivery can arrive.")
     if integration.state == IntegrationState.PAUSED:
         warnings.append("Paused: events are received and kept, not loaded.")
-    return _Card(integration, len(live), warnings)
+    held = figures.progress.held if figures.progress else 0
+    if held:
+        warnings.append(
+            f"{held:,} {'delivery is' if held == 1 else 'deliveries are'} held: no signing key"
+            " signed them."
+        )
+    return _Card(integration, figures, warnings)

@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import msgspec
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from litestar import Request
 from litestar.plugins.jinja import JinjaTemplateEngine
@@ -22,6 +23,16 @@ Form = Mapping[str, str]
 _MINUTE, _HOUR, _DAY = 60, 3600, 86400
 _ABOUT = 2
 """So many of the smaller unit are still told in it: 90 seconds, not 1 minute."""
+
+_LONGEST_SHOWN = 500
+_KINDS = {
+    "in data": "loaded",
+    "rejected": "rejected",
+    "held": "held",
+    "valid": "valid",
+    "invalid": "invalid",
+    "stale": "stale",
+}
 
 NOTICES = {
     "renamed": "The integration has its new name.",
@@ -51,6 +62,9 @@ def template_engine() -> JinjaTemplateEngine:
         "duration": duration,
         "size": size,
         "number": number,
+        "shown": shown,
+        "kind": kind,
+        "happening": happening,
     }
     environment.globals["version"] = __version__
     return JinjaTemplateEngine.from_environment(environment)
@@ -125,3 +139,23 @@ def size(count: int) -> str:
     if count < kibibyte**2:
         return f"{count / kibibyte:.1f} KiB"
     return f"{count / kibibyte**2:.1f} MiB"
+
+
+def shown(value: object) -> str:
+    """Return a value of an event as text that fits into a line or two."""
+    text = value if isinstance(value, str) else msgspec.json.encode(value, enc_hook=str).decode()
+    # What no encoding can hold would break the page.
+    text = text.encode(errors="replace").decode()
+    return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}…"
+
+
+def happening(event: Mapping[str, object]) -> str:
+    """Return what an event says happened, as ``email opened`` (customerio-webhooks 1.2, 1.8)."""
+    names = ("object_type", "metric", "event_type")
+    return " ".join(shown(event[name]) for name in names if event.get(name))
+
+
+def kind(text: str) -> str:
+    """Return the class of a badge: of a fate, or of a verdict on a signature."""
+    word = text.partition(":")[0]
+    return _KINDS.get(word, "")

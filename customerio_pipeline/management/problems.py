@@ -6,7 +6,6 @@ from urllib.parse import urlencode
 
 from litestar import Response
 from litestar.exceptions import HTTPException, NotAuthorizedException
-from litestar.exceptions.responses import create_exception_response
 from litestar.response import Redirect
 from litestar.status_codes import (
     HTTP_303_SEE_OTHER,
@@ -17,10 +16,9 @@ from litestar.status_codes import (
 )
 
 from customerio_pipeline.errors import PipelineError, RegistryError, UnknownIntegrationError
+from customerio_pipeline.management.api.problems import API_PREFIX, http_problem, problem
 from customerio_pipeline.management.pages import PageRequest, page
 from receiver.logs import log_unexpected
-
-API_PREFIX = "/api"
 
 _MESSAGES = {
     404: "There is nothing at this address.",
@@ -31,8 +29,8 @@ _MESSAGES = {
 
 def show_http_error(request: PageRequest, error: HTTPException) -> Response[Any]:
     """Answer what Litestar or a guard refused; who is not signed in is sent to the sign-in."""
-    if request.url.path.startswith(f"{API_PREFIX}/"):
-        return create_exception_response(request, error)
+    if _is_of_api(request):
+        return http_problem(error)
     if isinstance(error, NotAuthorizedException):
         return _to_sign_in(request)
     message = _MESSAGES.get(error.status_code, error.detail)
@@ -58,11 +56,14 @@ def show_unexpected(request: PageRequest, error: Exception) -> Response[Any]:
 
 
 def _problem(request: PageRequest, status: int, message: str) -> Response[Any]:
-    if request.url.path.startswith(f"{API_PREFIX}/"):
-        error = HTTPException(message, status_code=status)
-        return create_exception_response(request, error)
+    if _is_of_api(request):
+        return problem(status, message)
     title = HTTPStatus(status).phrase.capitalize()
     return page(request, "problem.html", status_code=status, title=title, message=message)
+
+
+def _is_of_api(request: PageRequest) -> bool:
+    return f"{request.scope['path']}/".startswith(f"{API_PREFIX}/")
 
 
 def _to_sign_in(request: PageRequest) -> Response[Any]:

@@ -13,13 +13,13 @@ from litestar.status_codes import (
 )
 
 from customerio_pipeline.errors import (
-    LandingError,
     RegistryError,
     RegistryUnavailableError,
     UnknownIntegrationError,
     UnknownKeyError,
 )
 from customerio_pipeline.management.pages import Form, PageRequest, page, see
+from customerio_pipeline.management.reverifying import reverify_held_of
 from customerio_pipeline.management.services import Services
 from customerio_pipeline.registry.records import Integration, SignatureMode
 from customerio_pipeline.registry.signing_keys import MAX_LIVE_KEYS
@@ -112,18 +112,8 @@ def reverify_held(
     request: PageRequest, services: NamedDependency[Services], schema: FromPath[str]
 ) -> Response[Any]:
     """Release what the keys of today match."""
-    from customerio_pipeline.landing.reverification import reverify
-
     integration = services.registry.of_schema(schema)
-    settings = services.settings
-    policy = services.registry.keys.policy(integration)
-    try:
-        found = reverify(settings.landing, schema, policy, settings.signature_tolerance_seconds)
-    except OSError as error:
-        raise LandingError(
-            f"Nothing was released: the landing folder cannot be written to ({error.strerror})."
-        ) from None
-    services.registry.keys.begin_epoch(integration)
+    found = reverify_held_of(services, integration)
     log.info("reverified", schema=schema, released=found.released, held=found.held)
     return _signatures(request, services, integration, released=found.released)
 

@@ -1,6 +1,8 @@
 """Webhook URLs of an integration: list, generate, revoke."""
 
-from typing import Any
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
 
 import structlog
 from litestar import Response, get, post
@@ -8,12 +10,18 @@ from litestar.di import NamedDependency
 from litestar.params import FromPath
 from litestar.status_codes import HTTP_200_OK, HTTP_409_CONFLICT
 
-from customerio_pipeline.errors import UnknownUrlError, UrlLimitError
+from customerio_pipeline.errors import PipelineError, UnknownUrlError, UrlLimitError
 from customerio_pipeline.management.pages import PageRequest, page, see
 from customerio_pipeline.management.services import Services
 from customerio_pipeline.management.shown_once import new_url_page
 from customerio_pipeline.registry.records import Integration
 from customerio_pipeline.registry.steps import MAX_LIVE_URLS
+
+if TYPE_CHECKING:
+    from customerio_pipeline.verifying.activity import UrlUse
+
+# Customer.io sleeps that long after some answers, then calls again (customerio-webhooks 2).
+_QUIET = timedelta(hours=1)
 
 log = structlog.get_logger()
 
@@ -78,6 +86,18 @@ def _not_live(url_id: str) -> str:
     return f'"{url_id}" is no live URL of this integration; perhaps it is revoked already.'
 
 
+def _safe_to_revoke(
+    live: Sequence[str], uses: Mapping[str, "UrlUse"], now: datetime
+) -> frozenset[str]:
+    """Return the older of two URLs once it is quiet and the newer one is in use."""
+    if len(live) < MAX_LIVE_URLS or not uses:
+        return frozenset()
+    older, newer = (uses[url_id].last_used for url_id in live[:2])
+    is_quiet = older is None or older < now - _QUIET
+    is_used = newer is not None and (older is None or newer > older)
+    return frozenset(live[:1] if is_quiet and is_used else ())
+
+
 def _urls(
     request: PageRequest,
     services: Services,
@@ -86,13 +106,24 @@ def _urls(
     problem: str | None = None,
 ) -> Response[Any]:
     urls = services.registry.urls(integration)
+    live = [url for url in urls if url.is_live]
+    uses: Mapping[str, UrlUse] = {}
+    now = datetime.now(UTC)
+    status = HTTP_409_CONFLICT if problem else HTTP_200_OK
+    try:
+        activity = services.activity(integration.schema)
+        uses = activity.use_of_urls(now, {url.id: url.created_at for url in live})
+    except PipelineError as error:
+        problem = problem or str(error)
     return page(
         request,
         "urls.html",
-        status_code=HTTP_409_CONFLICT if problem else HTTP_200_OK,
+        status_code=status,
         integration=integration,
         tab="urls",
-        live=[url for url in urls if url.is_live],
+        live=live,
+        uses=uses,
+        safe=_safe_to_revoke([url.id for url in live], uses, now),
         revoked=[url for url in reversed(urls) if not url.is_live],
         is_full=sum(url.is_live for url in urls) >= MAX_LIVE_URLS,
         problem=problem,

@@ -9,8 +9,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from customerio_pipeline.errors import PipelineError
+from customerio_pipeline.landing.expiry import Expirations
 from customerio_pipeline.landing.files import LandingFile
 from customerio_pipeline.landing.listing import LandingListing, landed_offsets
+from customerio_pipeline.landing.stillness import kept_still
 from customerio_pipeline.loading.target import Target
 from customerio_pipeline.orchestration.keys import data_key, rejected_key
 from customerio_pipeline.orchestration.metadata import markdown_table
@@ -132,15 +134,17 @@ def signatures_valid(target: Target, schema: str) -> dg.AssetCheckResult:
 
 def landed_offsets_gapless(settings: Settings, schema: str) -> dg.AssetCheckResult:
     """Compare the names of landing files with each other, and the newest with their content."""
-    files = LandingListing(settings.landing, schema).files()
-    offsets = landed_offsets(files)
+    with kept_still(settings.landing, schema):
+        files = LandingListing(settings.landing, schema).files()
+        newest = files[-_FOOTERS:]
+        damage = [problem for file in newest if (problem := _footer_problem(settings, file))]
+    offsets = landed_offsets(files, Expirations(settings.landing, schema).offsets())
     problems = [
         f"Writer {writer}: offsets {gap.first} to {gap.last} are missing."
         for writer, landed in offsets.items()
         for gap in landed.gaps()
     ]
-    newest = files[-_FOOTERS:]
-    problems += [problem for file in newest if (problem := _footer_problem(settings, file))]
+    problems += damage
     shown = problems[:_SHOWN_PROBLEMS]
     spec = offsets_check(schema)
     return dg.AssetCheckResult(

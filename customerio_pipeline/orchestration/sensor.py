@@ -10,6 +10,7 @@ from customerio_pipeline.errors import WarehouseDamagedError, WarehouseError
 from customerio_pipeline.landing.listing import LandingListing
 from customerio_pipeline.landing.offsets import OffsetSet
 from customerio_pipeline.landing.releases import Releases
+from customerio_pipeline.landing.stillness import kept_still
 from customerio_pipeline.orchestration.drain_run import DrainConfig
 from customerio_pipeline.orchestration.integrations import NotLoadingError, check_is_loading
 from customerio_pipeline.orchestration.keys import (
@@ -67,9 +68,11 @@ def load_sensor(settings: Settings, schema: str) -> dg.SensorDefinition:
     )
     def sensor(context: dg.SensorEvaluationContext) -> dg.SensorResult:
         now = time.time()
-        files, released = listing.files(), releases.offsets()
-        cursor, landed = plan_reports(Cursor.from_text(context.cursor), files, now)
-        events = [_materialization(settings, schema, part) for part in landed]
+        with kept_still(settings.landing, schema):
+            files = listing.files()
+            cursor, landed = plan_reports(Cursor.from_text(context.cursor), files, now)
+            events = [_materialization(settings, schema, part) for part in landed]
+        released = releases.offsets()
         reason = _reason_to_wait(context.instance, settings, schema)
         if reason is None and is_settled(cursor, files, now, released):
             reason = NOTHING_NEW

@@ -1,4 +1,4 @@
-"""Display names of integrations: what people read and type; unique whatever their case."""
+"""Display names of integrations and API tokens: what people read; unique whatever their case."""
 
 import unicodedata
 
@@ -25,7 +25,7 @@ def check_name(name: str) -> str:
         raise RegistryError("The name holds a control character: use visible text only.")
     trimmed = name.strip()
     if not trimmed:
-        raise RegistryError("The name is empty: give the integration a name to be found by.")
+        raise RegistryError("The name is empty: give one to be found by.")
     if len(trimmed) > MAX_NAME_LENGTH:
         raise RegistryError(
             f"The name has {len(trimmed)} characters: at most {MAX_NAME_LENGTH} are allowed."

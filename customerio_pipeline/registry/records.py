@@ -63,6 +63,36 @@ class NewUrl(NamedTuple):
         return f"NewUrl(id={self.id!r}, token=…)"
 
 
+class ApiToken(NamedTuple):
+    """A token of the API as it can be shown: its id, never the token."""
+
+    id: str
+    name: str
+    """What it is for, or whose it is."""
+
+    created_at: datetime
+    last_used_at: datetime | None
+    """To a minute."""
+
+    revoked_at: datetime | None
+
+    @property
+    def is_live(self) -> bool:
+        """Whether the API takes it."""
+        return self.revoked_at is None
+
+
+class NewApiToken(NamedTuple):
+    """A token of the API just made; the only moment at which it is known."""
+
+    id: str
+    token: str
+
+    def __repr__(self) -> str:
+        """Show the id only: a token in a log or traceback would be leaked."""
+        return f"NewApiToken(id={self.id!r}, token=…)"
+
+
 class SignatureMode(StrEnum):
     """What becomes of a delivery that no signing key of its integration signed."""
 

@@ -7,6 +7,7 @@ import sqlalchemy as sa
 
 from customerio_pipeline.errors import RegistryError, UnknownIntegrationError, UnknownUrlError
 from customerio_pipeline.registry.admin_access import AdminAccess
+from customerio_pipeline.registry.api_tokens import ApiTokens
 from customerio_pipeline.registry.database import Database
 from customerio_pipeline.registry.display_names import check_name, name_key
 from customerio_pipeline.registry.records import (
@@ -36,6 +37,7 @@ from customerio_pipeline.registry.steps import (
     update,
 )
 from customerio_pipeline.registry.tables import integrations, registry_state, webhook_urls
+from customerio_pipeline.registry.tokens import hash_token
 
 _GENERATION = sa.select(registry_state.c.generation)
 # One statement, so that the generation and the URLs belong together in every database.
@@ -65,6 +67,7 @@ class Registry:
     def __init__(self, database: Database) -> None:
         self._database = database
         self.admin = AdminAccess(database)
+        self.api_tokens = ApiTokens(database)
         self.keys = SigningKeys(database)
 
     @classmethod
@@ -166,6 +169,9 @@ class Registry:
         Raises:
             UnknownIntegrationError: there is none.
         """
+        if "\0" in schema:
+            # PostgreSQL would call it an error of its own.
+            raise UnknownIntegrationError("There is no integration with such a schema.")
         statement = INTEGRATION.where(NOT_DELETED, integrations.c.schema == schema)
         with self._database.reading() as connection:
             row = connection.execute(statement).first()
@@ -239,6 +245,18 @@ class Registry:
         )
         with self._database.reading() as connection:
             return [WebhookUrl(*row) for row in connection.execute(statement)]
+
+    def url_of_token(self, token: str) -> tuple[int, WebhookUrl] | None:
+        """Return the URL of this token, live or revoked, after the id of its integration."""
+        statement = sa.select(
+            webhook_urls.c.integration_id,
+            webhook_urls.c.id,
+            webhook_urls.c.created_at,
+            webhook_urls.c.revoked_at,
+        ).where(webhook_urls.c.token_hash == hash_token(token), NO_TEST)
+        with self._database.reading() as connection:
+            row = connection.execute(statement).first()
+        return None if row is None else (row[0], WebhookUrl(*row[1:]))
 
     def revoke_url(self, integration: Integration, url_id: str) -> None:
         """Make a URL stop working, in every receiver within a second (design C8).

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 import sqlalchemy as sa
 
-from customerio_pipeline.errors import RegistryError, UnknownKeyError
+from customerio_pipeline.errors import KeyConflictError, RegistryError, UnknownKeyError
 from customerio_pipeline.registry.database import Database
 from customerio_pipeline.registry.records import (
     Integration,
@@ -39,7 +39,8 @@ class SigningKeys:
             secret: the key as Customer.io shows it; white space around it does not count.
 
         Raises:
-            RegistryError: it cannot be a key, is one already, or there are too many.
+            KeyConflictError: it is one already, or there are too many.
+            RegistryError: it cannot be a key.
             UnknownIntegrationError: the integration was deleted meanwhile.
         """
         secret = _checked(secret)
@@ -49,11 +50,11 @@ class SigningKeys:
             live = live_keys(connection, integration).get(integration.id, ())
             for key in live:
                 if key.secret == secret:
-                    raise RegistryError(
+                    raise KeyConflictError(
                         f'"{integration.name}" has this signing key already: {key.id}.'
                     )
             if len(live) >= MAX_LIVE_KEYS:
-                raise RegistryError(
+                raise KeyConflictError(
                     f'"{integration.name}" has {len(live)} signing keys: remove one first with'
                     f" `customerio-pipeline keys remove {integration.schema} KEY_ID`."
                 )

@@ -6,7 +6,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Dialect
 
 # Of the layout below; a registry with a greater one was made by a newer release.
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 
 # What makes a registry of the version before it one of this version, besides missing tables, which
 # are made before.
@@ -17,6 +17,7 @@ UPGRADES = {
         "ALTER TABLE registry_integrations ADD COLUMN signatures TEXT DEFAULT 'require' NOT NULL",
         "ALTER TABLE registry_integrations ADD COLUMN signatures_epoch BIGINT DEFAULT 0 NOT NULL",
     ),
+    5: (),  # the table of API tokens
 }
 
 metadata = sa.MetaData()
@@ -108,6 +109,18 @@ admin_sessions = sa.Table(
     sa.Column("token_hash", sa.LargeBinary, primary_key=True),
     sa.Column("created_at", _UtcTime, nullable=False),
     sa.Column("ends_at", _UtcTime, nullable=False),
+)
+
+# Revoked ones stay, as log lines name them.
+api_tokens = sa.Table(
+    "registry_api_tokens",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("name", sa.Text, nullable=False),
+    sa.Column("token_hash", sa.LargeBinary, nullable=False, unique=True),
+    sa.Column("created_at", _UtcTime, nullable=False),
+    sa.Column("last_used_at", _UtcTime),
+    sa.Column("revoked_at", _UtcTime),
 )
 
 # Names and schemas of deleted integrations are free again (stitch-loading 2.4).

@@ -1,4 +1,4 @@
-"""Webhook tokens and the URLs that carry them (design C8)."""
+"""Webhook tokens and the URLs that carry them, tokens of the API, and ids (design C8)."""
 
 import hashlib
 import secrets
@@ -23,6 +23,11 @@ def new_url_id(*, is_test: bool = False) -> str:
 def new_key_id() -> str:
     """Return a short id such as ``key_3f9a2c1d``, which may be shown anywhere."""
     return f"key_{secrets.token_hex(_ID_BYTES)}"
+
+
+def new_api_token_id() -> str:
+    """Return a short id such as ``token_3f9a2c1d``, which may be shown anywhere."""
+    return f"token_{secrets.token_hex(_ID_BYTES)}"
 
 
 def hash_token(token: str) -> bytes:

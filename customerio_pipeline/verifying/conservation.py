@@ -13,10 +13,12 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from customerio_pipeline.landing.expiry import Expirations
 from customerio_pipeline.landing.files import LandingFile
 from customerio_pipeline.landing.listing import LandingListing, landed_offsets
 from customerio_pipeline.landing.offsets import OffsetSet
 from customerio_pipeline.landing.releases import Releases
+from customerio_pipeline.landing.stillness import kept_still
 from customerio_pipeline.loading.target import Reader, SchemaState
 
 # One statement, so that all of it is of one moment while loads go on.
@@ -98,6 +100,9 @@ class Account:
     loaded: int
     held: int
     waiting: int
+    expired: int
+    """Those of `landed` whose files were removed, as they were old and loaded."""
+
     totals: Totals
     hours: Sequence[HourCount]
     gaps: Sequence[Gap]
@@ -119,12 +124,18 @@ def account(reader: Reader, landing: Path, schema: str) -> Account:
     released = Releases(landing, schema).offsets()
     loaded = state.loaded
     totals = _totals(reader, schema) if loaded else Totals()
-    files = LandingListing(landing, schema).files()
-    landed = landed_offsets(files)
+    with kept_still(landing, schema):
+        files = LandingListing(landing, schema).files()
+        damage = list(_gaps_of_files(landing, files))
+    expirations = Expirations(landing, schema)
+    expired = expirations.gone(files)
+    landed = landed_offsets(files, expired)
     settled = sum(map(len, loaded.values()))
     gaps = [
-        *_gaps_of_files(landing, files),
+        *damage,
+        *(Gap(str(error)) for error in expirations.damaged.values()),
         *_gaps_of_offsets(files, landed),
+        *_not_loaded(expired, loaded),
         *_not_landed(loaded, landed),
         *_gaps_of_totals(totals, settled, reader, schema),
     ]
@@ -135,6 +146,7 @@ def account(reader: Reader, landing: Path, schema: str) -> Account:
         loaded=settled - sum(map(len, state.held.values())),
         held=sum(hour.held for hour in hours),
         waiting=sum(hour.waiting for hour in hours),
+        expired=sum(map(len, expired.values())),
         totals=totals,
         hours=hours,
         gaps=gaps,
@@ -176,17 +188,18 @@ def _gaps_of_offsets(
     by_writer: defaultdict[str, list[LandingFile]] = defaultdict(list)
     for file in files:
         by_writer[file.writer].append(file)
-    for writer, own in by_writer.items():
-        own.sort(key=lambda file: (file.first, file.last))
-        for first, last in landed[writer].gaps():
-            after = next(file for file in own if file.first > last)
+    for writer, offsets in landed.items():
+        own = sorted(by_writer[writer], key=lambda file: (file.first, file.last))
+        for first, last in offsets.gaps():
+            after = next((file for file in own if file.first > last), None)
+            following = f"{after.relative_path}, which is there" if after else "others that expired"
             yield Gap(
                 f"{_name(writer, first, last)} are in no landing file, and came before"
-                f" {after.relative_path}, which is there.",
+                f" {following}.",
                 writer,
                 first,
                 last,
-                _hour(after),
+                _hour(after) if after else None,
             )
         reached = -1
         for file in own:
@@ -203,6 +216,19 @@ def _not_landed(loaded: Mapping[str, OffsetSet], landed: Mapping[str, OffsetSet]
         for first, last in offsets.within(last_landed + 1, _last(offsets)):
             yield Gap(
                 f"{_name(writer, first, last)} were loaded, and no landing file has them any more.",
+                writer,
+                first,
+                last,
+            )
+
+
+def _not_loaded(expired: Mapping[str, OffsetSet], loaded: Mapping[str, OffsetSet]) -> Iterator[Gap]:
+    """Yield offsets that were removed from landing and that the warehouse does not have."""
+    for writer, offsets in expired.items():
+        for first, last in offsets.without(loaded.get(writer, OffsetSet())):
+            yield Gap(
+                f"{_name(writer, first, last)} were loaded and removed from landing, and the"
+                " warehouse has them no more: restore it from a backup.",
                 writer,
                 first,
                 last,

@@ -14,9 +14,12 @@ from typing import NamedTuple
 
 import duckdb
 
+from customerio_pipeline.landing.expiry import Expirations
+from customerio_pipeline.landing.joining import cut_file
 from customerio_pipeline.landing.listing import LandingListing
 from customerio_pipeline.landing.offsets import OffsetSet
 from customerio_pipeline.landing.releases import Releases, release
+from customerio_pipeline.landing.stillness import kept_still
 from customerio_pipeline.loading.columns import OVERFLOW_COLUMN, SYSTEM_COLUMNS
 from customerio_pipeline.loading.load import Loader, drain
 from customerio_pipeline.loading.staging import Layout
@@ -26,6 +29,7 @@ from customerio_pipeline.warehouse.duckdb_target import DuckDBTarget
 
 _PAGE_ROWS = 20_000
 _MOST_GAPS = 20
+_OF_EACH_ROW = "event_id VARCHAR, _sdc_writer VARCHAR, _sdc_offset BIGINT"
 # When, not what: another load has another.
 _OF_THE_LOAD = frozenset({"_sdc_batched_at"})
 
@@ -54,6 +58,7 @@ def compare(
     with (
         tempfile.TemporaryDirectory(prefix="verify-", dir=scratch) as name,
         target.exclusive(schema),
+        kept_still(landing, schema),
     ):
         folder = Path(name)
         state = target.state(schema)
@@ -78,11 +83,15 @@ def compare(
         finally:
             loader.close()
             anew.close()
+        expired = Expirations(landing, schema).gone(LandingListing(landing, schema).files())
         with closing(duckdb.connect(file)) as connection:
             connection.execute("SET TimeZone = 'UTC'")
+            # When all that was loaded has expired, nothing was loaded anew.
+            connection.execute(f'CREATE SCHEMA IF NOT EXISTS "{schema}"')
+            connection.execute(f'CREATE TABLE IF NOT EXISTS "{schema}".data ({_OF_EACH_ROW})')
             found = _Differences()
             rows = 0
-            for line in _differences(target, connection, schema, columns):
+            for line in _differences(target, connection, schema, columns, expired):
                 rows += line if isinstance(line, int) else 0
                 if isinstance(line, Gap):
                     found.add(line)
@@ -114,14 +123,18 @@ class _Matched(NamedTuple):
 
 
 def _link_loaded(landing: Path, beside: Path, schema: str, state: SchemaState) -> None:
-    """Make a landing folder of what is loaded, without copying it."""
+    """Make a landing folder of what is loaded; only parts of files are copied."""
     (beside / f"integration={schema}").mkdir(parents=True)
     for file in LandingListing(landing, schema).files():
-        loaded = state.loaded.get(file.writer)
-        if loaded is not None and loaded.covers(file.first, file.last):
-            link = file.path(beside)
-            link.parent.mkdir(parents=True, exist_ok=True)
-            link.symlink_to(file.path(landing).absolute())
+        loaded = state.loaded.get(file.writer, OffsetSet())
+        for first, last in loaded.within(file.first, file.last):
+            part = file._replace(first=first, last=last)
+            path = part.path(beside)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if part == file:
+                path.symlink_to(file.path(landing).absolute())
+            else:
+                cut_file(landing, file, part, path)
 
 
 def _matched(here: SchemaState, anew: SchemaState) -> list[_Matched]:
@@ -151,8 +164,9 @@ def _differences(
     connection: duckdb.DuckDBPyConnection,
     schema: str,
     columns: Sequence[_Matched],
+    expired: Mapping[str, OffsetSet],
 ) -> Iterator[Gap | int]:
-    """Yield what differs, and the number of rows of each page."""
+    """Yield what differs, and the number of rows of each page, but for those that expired."""
     connection.execute("CREATE TEMP TABLE seen (event_id VARCHAR)")
     anew_columns = [_quoted(column.anew) if column.anew else "NULL" for column in columns]
     anew_sql = (
@@ -160,6 +174,7 @@ def _differences(
         " WHERE data.event_id IN (SELECT unnest($1::VARCHAR[]))"
     )
     own_columns = [_quoted(column.here) if column.here else "NULL" for column in columns]
+    own_columns += ["_sdc_writer", "_sdc_offset"]
     own_sql = f'SELECT {", ".join(["event_id", *own_columns])} FROM "{schema}".data'
     order = f" ORDER BY event_id LIMIT {_PAGE_ROWS}"
     page = target.query(f"{own_sql} WHERE event_id IS NOT NULL{order}").rows
@@ -167,9 +182,13 @@ def _differences(
         ids = [str(row[0]) for row in page]
         truth = {row[0]: row[1:] for row in connection.execute(anew_sql, [ids]).fetchall()}
         connection.execute("INSERT INTO seen SELECT unnest($1::VARCHAR[])", [ids])
-        for event_id, *values in page:
+        compared = 0
+        for event_id, *values, writer, offset in page:
+            if _is_among(expired, writer, offset):
+                continue
+            compared += 1
             yield from _of_row(str(event_id), values, truth.get(event_id), columns, schema)
-        yield len(page)
+        yield compared
         page = target.query(f"{own_sql} WHERE event_id > $1{order}", [ids[-1]]).rows
     missing = connection.execute(
         f'SELECT event_id, _sdc_writer, _sdc_offset FROM "{schema}".data'
@@ -182,6 +201,12 @@ def _differences(
             offset,
             offset,
         )
+
+
+def _is_among(offsets: Mapping[str, OffsetSet], writer: object, offset: object) -> bool:
+    return str(writer) in offsets and offsets[str(writer)].covers(
+        int(str(offset)), int(str(offset))
+    )
 
 
 def _of_row(

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from customerio_pipeline.errors import LandingError, WarehouseError
+from customerio_pipeline.landing.expiry import Expirations
+from customerio_pipeline.landing.listing import LandingListing
 from customerio_pipeline.loading.load import Loader, LoadReport, drain
 from customerio_pipeline.loading.staging import Layout
 from customerio_pipeline.loading.target import DATA, SchemaState, Target
@@ -97,9 +99,10 @@ def rebuild(  # noqa: PLR0913  what it works on, and how
         progress: called with each batch that was loaded anew.
 
     Raises:
-        LandingError: a landing file is damaged; nothing was swapped.
+        LandingError: a landing file is damaged, or deliveries have expired; nothing was swapped.
         WarehouseError: the warehouse refuses; nothing was swapped.
     """
+    _check_is_all_there(landing, schema)
     beside = schema_beside(schema)
     loader = Loader(schema, landing, target, layout=layout, run_id=run_id, into=beside)
     deliveries = 0
@@ -136,6 +139,18 @@ def schema_beside(schema: str) -> str:
         digest = hashlib.sha256(schema.encode()).hexdigest()[:_DIGEST_CHARACTERS]
         schema = f"{schema[: MAX_SCHEMA_LENGTH - len(_SUFFIX) - len(digest) - 1]}-{digest}"
     return schema + _SUFFIX
+
+
+def _check_is_all_there(landing: Path, schema: str) -> None:
+    expirations = Expirations(landing, schema)
+    expirations.check_readable()
+    gone = sum(map(len, expirations.gone(LandingListing(landing, schema).files()).values()))
+    if gone:
+        raise LandingError(
+            f"{gone:,} deliveries of {schema} were removed from landing as they were older than"
+            " CUSTOMERIO_LANDING_RETENTION_DAYS: a rebuild would lose their rows. Restore their"
+            " days from a backup of landing first."
+        )
 
 
 def _check_is_whole(schema: str, here: SchemaState, anew: SchemaState) -> None:

@@ -11,11 +11,12 @@ import duckdb
 from customerio_pipeline.errors import LandingError
 from customerio_pipeline.landing.files import LandingFile
 from customerio_pipeline.landing.listing import LandingListing
-from customerio_pipeline.landing.offsets import OffsetSet
 from customerio_pipeline.landing.releases import Releases
+from customerio_pipeline.landing.stillness import kept_still
 from customerio_pipeline.loading.decoding import Rejected, read_events
 from customerio_pipeline.loading.engine import quoted
-from customerio_pipeline.loading.target import Reader, SchemaState
+from customerio_pipeline.loading.target import Reader
+from customerio_pipeline.verifying.fates import Fates, Place, rejection_reasons
 
 # Statistics and Bloom filters of the files leave next to nothing to read.
 _DELIVERIES = """
@@ -23,9 +24,6 @@ SELECT filename, file_row_number, writer, "offset", _sdc_sequence, received_at, 
 FROM read_parquet(?, filename = true, file_row_number = true, hive_partitioning = false)
 WHERE {condition}
 """
-
-_Place = tuple[str, int]
-"""Writer and offset of a delivery: its name for ever (design C1)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,10 +95,10 @@ def trace(
         WarehouseError: the warehouse cannot be read.
     """
     state = reader.state(schema)
-    files = LandingListing(landing, schema).files()
     columns = state.table_columns
     row = _row(reader, schema, columns, event_id) if "event_id" in columns else None
-    with closing(duckdb.connect()) as engine:
+    with kept_still(landing, schema), closing(duckdb.connect()) as engine:
+        files = LandingListing(landing, schema).files()
         engine.execute("SET TimeZone = 'UTC'")
         try:
             found = dict(_in_landing(engine, landing, files, event_id, row))
@@ -110,10 +108,15 @@ def trace(
             reason = str(error).splitlines()[0].rstrip(".")
             raise LandingError(f"The landing files cannot be read: {reason}.") from None
     released = Releases(landing, schema).offsets()
-    rejected = _rejected(reader, schema, found) if found and columns else {}
+    fates = Fates(
+        settled=state.settled(released),
+        held=state.held,
+        reasons=rejection_reasons(reader, schema, found) if found and columns else {},
+        in_data=[_place(row)] if row else [],
+    )
     deliveries = []
     for place, (received_at, url_id, signature, sequence, file, number) in found.items():
-        fate = _fate(place, row, rejected.get(place), state, released)
+        fate = fates.of(place)
         deliveries.append(
             TracedDelivery(received_at, url_id, signature, *place, sequence, file, number, fate)
         )
@@ -126,7 +129,7 @@ def trace(
     )
 
 
-_Found = tuple[_Place, tuple[datetime, str, str, int, str, int]]
+_Found = tuple[Place, tuple[datetime, str, str, int, str, int]]
 
 
 def _in_landing(
@@ -141,8 +144,7 @@ def _in_landing(
         yield from _deliveries(engine, landing, files, "event_id = ?", [event_id])
     if row is not None:
         # One of several events in a body, which has no event_id of its own.
-        place = str(row.get("_sdc_writer")), int(str(row.get("_sdc_offset", -1)))
-        yield from _delivery(engine, landing, files, place)
+        yield from _delivery(engine, landing, files, _place(row))
 
 
 def _in_bodies(
@@ -155,7 +157,7 @@ def _in_bodies(
         " FROM read_parquet(?, hive_partitioning = false) WHERE event_id IS NULL",
         [_paths(landing, files)],
     )
-    places: list[_Place] = []
+    places: list[Place] = []
     while some := rows.fetchmany(1000):
         places += [
             (writer, offset)
@@ -170,7 +172,7 @@ def _in_bodies(
 
 
 def _delivery(
-    engine: duckdb.DuckDBPyConnection, landing: Path, files: Sequence[LandingFile], place: _Place
+    engine: duckdb.DuckDBPyConnection, landing: Path, files: Sequence[LandingFile], place: Place
 ) -> Iterator[_Found]:
     writer, offset = place
     holding = [
@@ -199,22 +201,8 @@ def _paths(landing: Path, files: Sequence[LandingFile]) -> list[str]:
     return [str(file.path(landing)) for file in files]
 
 
-def _fate(
-    place: _Place,
-    row: Mapping[str, object] | None,
-    reason: str | None,
-    state: SchemaState,
-    released: Mapping[str, OffsetSet],
-) -> str:
-    writer, offset = place
-    nothing = OffsetSet()
-    if not state.settled(released).get(writer, nothing).covers(offset, offset):
-        return "waiting"
-    if state.held.get(writer, nothing).covers(offset, offset):
-        return "held"
-    if row is not None and (row.get("_sdc_writer"), row.get("_sdc_offset")) == place:
-        return "in data"
-    return f"rejected: {reason}" if reason is not None else "superseded"
+def _place(row: Mapping[str, object]) -> Place:
+    return str(row.get("_sdc_writer")), int(str(row.get("_sdc_offset", -1)))
 
 
 def _row(
@@ -232,18 +220,6 @@ def _row(
         for name, value in zip(result.columns, result.rows[0], strict=True)
         if value is not None
     }
-
-
-def _rejected(reader: Reader, schema: str, found: Mapping[_Place, object]) -> dict[_Place, str]:
-    """Return the reasons of the deliveries that are in `_sdc_rejected`, too."""
-    conditions = " OR ".join(
-        f'writer = ${2 * at + 1} AND "offset" = ${2 * at + 2}' for at in range(len(found))
-    )
-    result = reader.query(
-        f'SELECT writer, "offset", reason FROM "{schema}"._sdc_rejected WHERE {conditions}',
-        [part for place in found for part in place],
-    )
-    return {(str(writer), int(str(offset))): str(reason) for writer, offset, reason in result.rows}
 
 
 def _load(reader: Reader, schema: str, row: Mapping[str, object]) -> LoadOfRow | None:

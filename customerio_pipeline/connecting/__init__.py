@@ -1,0 +1,1 @@
+"""Setting up Customer.io itself: its reporting webhook that calls one of our URLs."""
