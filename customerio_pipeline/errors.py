@@ -19,6 +19,8 @@ PipelineError
 │   └── AppApiUncertainError        it may have done it all the same
 ├── ReceiverError            the receiver cannot start
 ├── LandingError             a landing file cannot be read
+├── ImportFileError          a file to import cannot be read, or is not what it should be
+├── ImportBusyError          transient: another import into the integration is under way
 └── WarehouseError           the load rolled back: nothing changed, the next load repeats it
     ├── QueryError                  the user's SQL is at fault
     ├── WarehouseBusyError          transient: another process holds the warehouse
@@ -119,6 +121,16 @@ class ReceiverError(PipelineError):
 
 class LandingError(PipelineError):
     """A landing file is damaged or unreadable."""
+
+
+class ImportFileError(PipelineError):
+    """A file to import cannot be read, or is not what it was said to be: nothing was imported."""
+
+    usage = True
+
+
+class ImportBusyError(PipelineError):
+    """Another import into the same integration is under way."""
 
 
 class WarehouseError(PipelineError):

@@ -19,11 +19,7 @@ from customerio_pipeline.landing.delivery import Delivery
 from customerio_pipeline.landing.files import LandingFile
 from customerio_pipeline.landing.folders import sync_folder
 from customerio_pipeline.landing.listing import is_superseded
-from customerio_pipeline.landing.writing import (
-    ROW_GROUP_BODY_BYTES,
-    ROW_GROUP_ROWS,
-    write_landing_file,
-)
+from customerio_pipeline.landing.writing import row_groups, write_landing_file
 from receiver.copied_deliveries import without_landed
 from receiver.copied_slots import copied_folders, remove_sealed
 from receiver.metrics import Tally, Word
@@ -162,18 +158,6 @@ def land(
         log.info("sealed", schema=schema, writer=file.writer, first=file.first, last=file.last)
         files.append(file)
     return files
-
-
-def row_groups(deliveries: Sequence[Delivery]) -> Iterator[Sequence[Delivery]]:
-    """Cut deliveries into row groups, so that neither writing nor reading needs much memory."""
-    start = size = 0
-    for at, delivery in enumerate(deliveries):
-        is_full = size + len(delivery.body) > ROW_GROUP_BODY_BYTES or at - start == ROW_GROUP_ROWS
-        if is_full and at > start:
-            yield deliveries[start:at]
-            start, size = at, 0
-        size += len(delivery.body)
-    yield deliveries[start:]
 
 
 def _closed_length(segment: SegmentFile, successor: SegmentFile | None) -> int | None:

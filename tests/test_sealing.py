@@ -11,8 +11,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from customerio_pipeline.landing.delivery import LANDED_HEADERS, Delivery
+from customerio_pipeline.landing.writing import row_groups
 from receiver import sealing
-from receiver.sealing import fix_hour, land, row_groups, seal_once
+from receiver.sealing import fix_hour, land, seal_once
 from receiver.slots import list_segments
 from tests.running_receiver import check_offsets, landed_rows
 from tests.spool_contents import (

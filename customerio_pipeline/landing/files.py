@@ -1,7 +1,7 @@
 """Names of landing files: a pure function of integration, sealing hour, writer and offsets."""
 
 import re
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
 from typing import NamedTuple, Self
 
@@ -55,6 +55,16 @@ class LandingFile(NamedTuple):
             and self.first <= other.first
             and other.last <= self.last
         )
+
+    @property
+    def hour_start(self) -> datetime:
+        """When the hour of its folder began."""
+        return datetime.combine(self.day, time(self.hour), UTC)
+
+    @property
+    def hour_end(self) -> datetime:
+        """When that hour was over."""
+        return self.hour_start + timedelta(hours=1)
 
     @property
     def relative_path(self) -> str:

@@ -1,7 +1,7 @@
 """Writing landing files: all of a file or nothing, durable when the call returns."""
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
@@ -52,6 +52,18 @@ def read_event_id(body: bytes) -> str | None:
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
     return event_id
+
+
+def row_groups(deliveries: Sequence[Delivery]) -> Iterator[Sequence[Delivery]]:
+    """Cut deliveries into row groups, so that neither writing nor reading needs much memory."""
+    start = size = 0
+    for at, delivery in enumerate(deliveries):
+        is_full = size + len(delivery.body) > ROW_GROUP_BODY_BYTES or at - start == ROW_GROUP_ROWS
+        if is_full and at > start:
+            yield deliveries[start:at]
+            start, size = at, 0
+        size += len(delivery.body)
+    yield deliveries[start:]
 
 
 def write_landing_file(

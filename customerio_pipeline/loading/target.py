@@ -174,6 +174,18 @@ class Subtable(NamedTuple):
     """Elements of the arrays of the batch's events."""
 
 
+class Replay(NamedTuple):
+    """What is different with a batch of deliveries that were loaded before."""
+
+    offsets: Mapping[str, OffsetSet]
+    """These deliveries, by writer. Of their rejected records only those stay that the batch
+    rejects, too."""
+
+    compared: Sequence[str] | None
+    """Columns of `data`: a row that came with the same delivery is replaced where one of them has
+    another value. None: whenever it did."""
+
+
 class Batch(NamedTuple):
     """One transaction's worth of work."""
 
@@ -221,6 +233,9 @@ class Batch(NamedTuple):
     received_to: datetime | None
     """Receipt of the oldest and the newest delivery."""
 
+    replay: Replay | None = None
+    """Then `deliveries` is 0 and `events` those more than were counted before: the loads add up."""
+
 
 class MergeCounts(NamedTuple):
     """What the merge did; inserted + updated + stale is the number of staged rows."""
@@ -232,6 +247,9 @@ class MergeCounts(NamedTuple):
 
     row_count: int
     """Rows of `data` after the merge."""
+
+    rejected: int
+    """Rows that `_sdc_rejected` has more than before; negative after a replay that took some."""
 
 
 class QueryResult(NamedTuple):

@@ -13,6 +13,7 @@ import pyarrow as pa
 from customerio_pipeline.landing.offsets import OffsetSet
 from customerio_pipeline.loading.target import DATA, SOURCE_KEY, Batch, ColumnType, MergeCounts
 from customerio_pipeline.warehouse.duckdb_file import CATALOG
+from customerio_pipeline.warehouse.duckdb_rejected import reject
 from customerio_pipeline.warehouse.duckdb_tables import (
     COLUMN_TYPES,
     KEY,
@@ -56,7 +57,8 @@ def merge(
         _advance_watermarks(connection, schema, batch)
         _hold_and_release(connection, schema, batch)
         columns = evolve_data(connection, schema, batch.columns)
-        counts = _merge_rows(connection, schema, batch.rows["event_id"])
+        rejected = reject(connection, schema, batch)
+        counts = _merge_rows(connection, schema, batch, rejected)
         _merge_subtables(connection, schema, batch, counts)
         _insert_metadata(connection, schema, batch, counts)
         views.keep(connection, schema, columns)
@@ -123,16 +125,16 @@ def _hold_and_release(connection: duckdb.DuckDBPyConnection, schema: str, batch:
 
 
 def _merge_rows(
-    connection: duckdb.DuckDBPyConnection, schema: str, event_ids: pa.ChunkedArray
+    connection: duckdb.DuckDBPyConnection, schema: str, batch: Batch, rejected: int
 ) -> MergeCounts:
     data = qualified(schema, "data")
-    ranges = id_ranges(event_ids)
+    ranges = id_ranges(batch.rows["event_id"])
     # On the event_id itself, for it lets DuckDB skip row groups.
     within = " OR ".join(["data.event_id BETWEEN ? AND ?"] * len(ranges)) or "true"
     # Equal keys may be a collision of hashes: the event_id decides.
     connection.execute(
         "CREATE TEMP TABLE hits AS SELECT data.rowid AS row, staged.event_id AS event_id,"
-        f" {_ORDER.format('staged')} > {_ORDER.format('data')} AS is_newer"
+        f" {_is_newer(batch)} AS is_newer"
         f" FROM {data} AS data JOIN staged"
         f" ON data.{KEY} = staged.{KEY} AND data.event_id = staged.event_id WHERE {within}",
         list(chain.from_iterable(ranges)),
@@ -150,8 +152,27 @@ def _merge_rows(
     written = _row(connection, f"INSERT INTO {data} BY NAME SELECT * FROM staged{stale_filter}")[0]
     row_count = _row(connection, f"SELECT count(*) FROM {data}")[0]
     return MergeCounts(
-        inserted=written - updated, updated=updated, stale=hits - updated, row_count=row_count
+        inserted=written - updated,
+        updated=updated,
+        stale=hits - updated,
+        row_count=row_count,
+        rejected=rejected,
     )
+
+
+def _is_newer(batch: Batch) -> str:
+    """Return whether a staged row is to replace the one in `data`."""
+    staged, data = _ORDER.format("staged"), _ORDER.format("data")
+    if batch.replay is None:
+        return f"{staged} > {data}"
+    if batch.replay.compared is None:
+        return f"{staged} >= {data}"
+    differences = " OR ".join(
+        f"data.{quoted(name)} IS DISTINCT FROM"
+        f" {f'staged.{quoted(name)}' if name in batch.columns else 'NULL'}"
+        for name in batch.replay.compared
+    )
+    return f"({staged} > {data} OR ({staged} = {data} AND ({differences})))"
 
 
 def _merge_subtables(
@@ -187,12 +208,6 @@ def _merge_subtables(
 def _insert_metadata(
     connection: duckdb.DuckDBPyConnection, schema: str, batch: Batch, counts: MergeCounts
 ) -> None:
-    if batch.rejected.num_rows:
-        _from_arrow(
-            connection,
-            f"INSERT INTO {qualified(schema, '_sdc_rejected')} SELECT * FROM arrow_rows",
-            batch.rejected,
-        )
     if batch.mappings:
         connection.executemany(
             f"INSERT INTO {qualified(schema, '_sdc_columns')} VALUES (?, ?, ?, ?, ?, ?, ?, ?)",

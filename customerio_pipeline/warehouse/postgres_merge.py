@@ -1,16 +1,14 @@
 """Merging a batch into PostgreSQL: COPY into a temporary table, then INSERT … ON CONFLICT."""
 
-from collections.abc import Mapping
-from io import BytesIO
-
 import pyarrow as pa
 import pyarrow.compute as pc
 from psycopg import Cursor, sql
-from pyarrow import csv
 
 from customerio_pipeline.landing.offsets import OffsetSet
 from customerio_pipeline.loading.target import DATA, SOURCE_KEY, Batch, ColumnType, MergeCounts
 from customerio_pipeline.warehouse.postgres_connection import Connection
+from customerio_pipeline.warehouse.postgres_copy import copy_rows
+from customerio_pipeline.warehouse.postgres_rejected import reject
 from customerio_pipeline.warehouse.postgres_tables import (
     Table,
     Tables,
@@ -25,12 +23,6 @@ from customerio_pipeline.warehouse.table_rows import (
     loaded_meanwhile,
     watermark_rows,
 )
-
-_ROWS_A_CHUNK = 256
-"""The server reads a chunk while the next is made: larger ones took up to half as long again."""
-
-# Nulls are empty and not in quotes, texts always in quotes: PostgreSQL's own convention.
-_CSV = csv.WriteOptions(include_header=False, quoting_style="needed")
 
 _MOST_COLUMNS = 1600
 """PostgreSQL's limit of columns in a table."""
@@ -69,9 +61,10 @@ class PostgresMerge:
                         definitions(staged)
                     )
                 )
-            _copy(cursor, _STAGED, batch.rows)
-            inserted, updated = _upsert(cursor, schema, batch.columns, tables[DATA])
+            copy_rows(cursor, _STAGED, batch.rows)
+            inserted, updated = _upsert(cursor, schema, batch, tables[DATA])
             counts = MergeCounts(
+                rejected=reject(cursor, schema, batch),
                 inserted=inserted,
                 updated=len(updated),
                 stale=batch.rows.num_rows - inserted - len(updated),
@@ -148,27 +141,17 @@ def _hold_and_release(cursor: Cursor[tuple[object, ...]], schema: str, batch: Ba
         if released != len(offsets):
             raise loaded_meanwhile(writer)
     if batch.held.num_rows:
-        _copy(cursor, table, batch.held)
-
-
-def _copy(cursor: Cursor[tuple[object, ...]], table: sql.Identifier, rows: pa.Table) -> None:
-    names = sql.SQL(", ").join(map(sql.Identifier, rows.column_names))
-    statement = sql.SQL("COPY {} ({}) FROM STDIN (FORMAT csv)").format(table, names)
-    with cursor.copy(statement) as copy:
-        for chunk in rows.to_batches(_ROWS_A_CHUNK):
-            text = BytesIO()
-            csv.write_csv(chunk, text, _CSV)
-            copy.write(text.getvalue())
+        copy_rows(cursor, table, batch.held)
 
 
 def _upsert(
     cursor: Cursor[tuple[object, ...]],
     schema: str,
-    columns: Mapping[str, ColumnType],
+    batch: Batch,
     data: Table,
 ) -> tuple[int, list[str]]:
     """Merge the staged rows; return how many were inserted, and the event_ids of those updated."""
-    names = sql.SQL(", ").join(map(sql.Identifier, columns))
+    names = sql.SQL(", ").join(map(sql.Identifier, batch.columns))
     # The whole row is replaced: columns without a value in the batch, too.
     replaced = sql.SQL(", ").join(
         sql.SQL("{0} = excluded.{0}").format(sql.Identifier(name))
@@ -181,14 +164,37 @@ def _upsert(
         "WITH merged AS (INSERT INTO {data} AS data ({names}) SELECT {names} FROM {staged}"
         " ON CONFLICT (event_id) DO UPDATE SET {replaced}"
         " WHERE ((excluded._sdc_sequence, excluded._sdc_writer, excluded._sdc_offset)"
-        "  > (data._sdc_sequence, data._sdc_writer, data._sdc_offset)) IS NOT FALSE"
+        "  > (data._sdc_sequence, data._sdc_writer, data._sdc_offset)) IS NOT FALSE{or_differs}"
         # A row that replaced another bears the number of the transaction that locked that.
         " RETURNING event_id, data.xmax = 0 AS is_new)"
         " SELECT count(*) FILTER (WHERE is_new),"
         "  coalesce(array_agg(event_id) FILTER (WHERE NOT is_new), '{{}}') FROM merged"
-    ).format(data=qualified(schema, DATA), names=names, staged=_STAGED, replaced=replaced)
+    ).format(
+        data=qualified(schema, DATA),
+        names=names,
+        staged=_STAGED,
+        replaced=replaced,
+        or_differs=_or_differs(batch, data),
+    )
     [(inserted, updated)] = cursor.execute(statement).fetchall()
     return _number((inserted,)), list(updated)  # type: ignore[call-overload]  # an array
+
+
+def _or_differs(batch: Batch, data: Table) -> sql.Composable:
+    """Return the condition on which a replay replaces a row that came with the same delivery."""
+    if batch.replay is None:
+        return sql.SQL("")
+    compared = batch.replay.compared
+    differences = sql.SQL(" OR ").join(
+        # As text: `json` has no equality.
+        sql.SQL("data.{0}::text IS DISTINCT FROM excluded.{0}::text").format(sql.Identifier(name))
+        for name in compared or ()
+        if name in data.columns and name not in data.generated
+    )
+    return sql.SQL(
+        " OR (excluded._sdc_sequence, excluded._sdc_writer, excluded._sdc_offset)"
+        " = (data._sdc_sequence, data._sdc_writer, data._sdc_offset) AND ({})"
+    ).format(sql.SQL("true") if compared is None else differences)
 
 
 def _delete_elements(
@@ -212,7 +218,7 @@ def _insert_elements(
     stale = _stale(cursor, schema) if counts.stale else []
     for subtable in batch.subtables:
         belongs = pc.invert(pc.is_in(subtable.rows[SOURCE_KEY], pa.array(stale, pa.string())))
-        _copy(cursor, qualified(schema, subtable.name), subtable.rows.filter(belongs))
+        copy_rows(cursor, qualified(schema, subtable.name), subtable.rows.filter(belongs))
 
 
 def _stale(cursor: Cursor[tuple[object, ...]], schema: str) -> list[object]:
@@ -230,8 +236,6 @@ def _stale(cursor: Cursor[tuple[object, ...]], schema: str) -> list[object]:
 def _insert_metadata(
     cursor: Cursor[tuple[object, ...]], schema: str, batch: Batch, counts: MergeCounts
 ) -> None:
-    if batch.rejected.num_rows:
-        _copy(cursor, qualified(schema, "_sdc_rejected"), batch.rejected)
     if batch.mappings:
         cursor.executemany(
             sql.SQL("INSERT INTO {} VALUES (%s, %s, %s, %s, %s, %s, %s, %s)").format(

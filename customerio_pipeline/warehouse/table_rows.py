@@ -104,8 +104,8 @@ def load_row(batch: Batch, counts: MergeCounts) -> tuple[object, ...]:
         batch.events,
         counts.inserted,
         counts.updated,
-        batch.absorbed + counts.updated + counts.stale,
-        batch.rejected.num_rows,
+        batch.events - counts.inserted - counts.rejected,  # duplicates
+        counts.rejected,
         batch.received_from,
         batch.received_to,
     )

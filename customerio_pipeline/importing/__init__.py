@@ -1,0 +1,1 @@
+"""Importing: events of other origin become landing files, as the receiver's sealer writes them."""
