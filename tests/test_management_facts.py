@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import duckdb
 import pytest
 from click.testing import CliRunner
 from hypothesis import given, settings
@@ -131,6 +132,28 @@ def test_rejected_records_with_their_reasons(house: tuple[Receiver, Page]) -> No
     assert _DELIVERY.findall(shown) == [
         f"{ROOT}/deliveries/{WRITER}/{offset}" for offset in (2, 1, 0)
     ]
+
+
+def test_rejected_records_are_tried_again(house: tuple[Receiver, Page]) -> None:
+    """By the button, as by the command; what cannot be done is said."""
+    receiver, page = house
+    page.create("Stitch Customerio")
+    land(receiver.landing, SCHEMA, [b"", event("e1")])
+    load()
+    warehouse = receiver.landing.parent / "warehouse" / "customerio.duckdb"
+    with duckdb.connect(warehouse) as connection:
+        # As if a release had refused what this one does not.
+        connection.execute("DELETE FROM stitch_customerio.data")
+        connection.execute('UPDATE stitch_customerio._sdc_rejected SET "offset" = 1')
+    answer = page.post(f"{ROOT}/replay-rejected", f"{ROOT}/rejected")
+    assert answer.status_code == 200
+    assert "1 delivery was tried again: 0 records are rejected still." in answer.text
+    with duckdb.connect(warehouse, read_only=True) as connection:
+        rows = connection.execute("SELECT event_id FROM stitch_customerio.data").fetchall()
+    assert rows == [("e1",)]
+    page.post(f"{ROOT}/pause", f"{ROOT}/settings")
+    answer = page.post(f"{ROOT}/replay-rejected", ROOT)
+    assert (answer.status_code, "paused" in answer.text) == (409, True)
 
 
 def test_a_url_says_when_it_is_safe_to_revoke(house: tuple[Receiver, Page]) -> None:

@@ -117,34 +117,6 @@ def download_body(
     )
 
 
-@get("/integrations/{schema:str}/rejected", sync_to_thread=True)
-def show_rejected(
-    request: PageRequest, services: NamedDependency[Services], schema: FromPath[str]
-) -> Response[Any]:
-    """Show what could not become a row, and why."""
-    from customerio_pipeline.verifying.rejected import rejected_records
-
-    integration = services.registry.of_schema(schema)
-    reasons: Any = ()
-    records: Any = ()
-    problem = None
-    try:
-        with services.reading() as reader:
-            reasons, records = rejected_records(reader, schema, _NEWEST)
-    except PipelineError as error:
-        problem = str(error)
-    return page(
-        request,
-        "rejected.html",
-        integration=integration,
-        tab="rejected",
-        reasons=reasons,
-        records=records,
-        most=_NEWEST,
-        problem=problem,
-    )
-
-
 def _newest(
     request: PageRequest, services: Services, integration: Integration, template: str
 ) -> Response[Any]:
