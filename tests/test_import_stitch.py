@@ -78,6 +78,10 @@ def test_csv_of_postgresql(local: Importing, *, packed: bool) -> None:
         ({"a__bi": 1}, {"a": 1}),
         ({"a__bi": 1, "a__k": 2}, {"a": {"bi": 1, "k": 2}}),
         ({"a": None, "a__st": "x", "a__k": None}, {"a": "x"}),
+        (
+            {"data__customer_id__bi": 7, "data__customer_id__k": None},
+            {"data": {"customer_id": 7}},
+        ),
         ({"x": 1, "x__k": 2}, {"x": 1, "x__k": 2}),
         ({"x": None, "x__k": 2}, {"x": {"k": 2}}),
         ({"a____b": 1, "__c": 2}, {"a____b": 1, "__c": 2}),

@@ -112,8 +112,10 @@ def _place(name: str, columns: Sequence[str]) -> Place:
                 family += 1
             elif rest != other:
                 is_object = True
-        # One key may be an object in one event and of two other types in others (4.13).
-        if family > 1 or (suffix in _NEVER_KEYS and not is_object):
+        # One key may be an object in one event and of two other types in others (4.13). A
+        # documented field is none, so the object was the mistake.
+        is_split = family > 1 or _path(base) in DECLARED_TYPES
+        if is_split or (suffix in _NEVER_KEYS and not is_object):
             return Place(_path(base), kind)
     return Place(_path(name), None)
 
