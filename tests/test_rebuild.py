@@ -248,6 +248,38 @@ def test_landing_that_lost_a_file_rebuilds_nothing(filled: Rebuilt) -> None:
     assert filled.schemas() == {SCHEMA}
 
 
+@pytest.mark.parametrize("installation", [Arrays.SUBTABLES], indirect=True)
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (
+            "UPDATE {s}.data__data__links SET a = 3 WHERE a = 2",
+            "e1 in stitch_customerio.data__data__links differs from what was landed in the"
+            " elements [1].",
+        ),
+        (
+            "DELETE FROM {s}.data__data__links",
+            "differs from what was landed in the elements [0], [1].",
+        ),
+        (
+            "UPDATE {s}.data__data__links SET _sdc_source_key_event_id = 'e9'",
+            "e9 is in stitch_customerio.data__data__links and not in stitch_customerio.data.",
+        ),
+    ],
+)
+def test_elements_of_arrays_are_compared(filled: Rebuilt, change: str, said: str) -> None:
+    """By `verify --deep`, which names them, and by a rebuild, which brings them back."""
+    before = filled.content()
+    filled.warehouse.change(change)
+    verified = filled.run("verify", "--deep")
+    assert (verified.exit_code, said in verified.output) == (1, True), verified.output
+    found = filled.rebuild()
+    assert "e1" in [each["event_id"] for each in found["examples"]]
+    assert (found["missing"], found["surplus"]) == (0, 0)
+    assert filled.content() == before
+    filled.check_whole()
+
+
 def test_privileges_and_views_of_others_stay(
     tmp_path: Path, postgres_url: str, filled_postgres: Warehouse
 ) -> None:

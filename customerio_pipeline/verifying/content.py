@@ -1,11 +1,10 @@
-"""Comparing: every row of `data` with what the landing files come to, loaded anew beside it.
+"""Comparing: every row of the tables with what the landing files come to, loaded anew beside it.
 
 Landing is the truth and the table a function of it (design C5), so the files are loaded into a
 warehouse of their own, and the two tables compared value by value. Columns are matched by what they
 hold, for a name may depend on what came first.
 """
 
-import json
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
@@ -20,18 +19,23 @@ from customerio_pipeline.landing.listing import LandingListing
 from customerio_pipeline.landing.offsets import OffsetSet
 from customerio_pipeline.landing.releases import Releases, release
 from customerio_pipeline.landing.stillness import kept_still
-from customerio_pipeline.loading.columns import OVERFLOW_COLUMN, SYSTEM_COLUMNS
 from customerio_pipeline.loading.load import Loader, drain
 from customerio_pipeline.loading.staging import Layout
-from customerio_pipeline.loading.target import DATA, ColumnType, SchemaState, Target
+from customerio_pipeline.loading.target import SchemaState, Target
+from customerio_pipeline.verifying.array_content import ArrayTable
 from customerio_pipeline.verifying.conservation import Gap
+from customerio_pipeline.verifying.matching import (
+    MatchedColumn,
+    matched_arrays,
+    matched_data,
+    plain,
+    quoted,
+)
 from customerio_pipeline.warehouse.duckdb_target import DuckDBTarget
 
 _PAGE_ROWS = 20_000
 _MOST_GAPS = 20
 _OF_EACH_ROW = "event_id VARCHAR, _sdc_writer VARCHAR, _sdc_offset BIGINT"
-# When, not what: another load has another.
-_OF_THE_LOAD = frozenset({"_sdc_batched_at"})
 
 
 class Comparison(NamedTuple):
@@ -47,9 +51,10 @@ class Comparison(NamedTuple):
 def compare(
     target: Target, landing: Path, schema: str, layout: Layout, *, scratch: Path
 ) -> Comparison:
-    """Compare `data` with the landing files whose offsets are loaded; loads wait meanwhile.
+    """Compare all rows with the landing files whose offsets are loaded; loads wait meanwhile.
 
-    Memory holds 20,000 rows; `scratch`, a folder, a second table meanwhile.
+    Those of `data`, and of the tables of arrays where there are any.
+    Memory holds 20,000 events; `scratch`, a folder, a second table meanwhile.
 
     Raises:
         LandingError: a landing file cannot be read.
@@ -79,7 +84,7 @@ def compare(
         try:
             for _ in drain(loader):
                 pass
-            columns = _matched(state, anew.state(schema))
+            states = state, anew.state(schema)
         finally:
             loader.close()
             anew.close()
@@ -91,7 +96,13 @@ def compare(
             connection.execute(f'CREATE TABLE IF NOT EXISTS "{schema}".data ({_OF_EACH_ROW})')
             found = _Differences()
             rows = 0
-            for line in _differences(target, connection, schema, columns, expired):
+            columns = matched_data(*states).columns
+            arrays = [
+                ArrayTable(target, connection, schema, table) for table in matched_arrays(*states)
+            ]
+            for line in _differences(
+                target, connection, schema, columns, arrays=arrays, expired=expired
+            ):
                 rows += line if isinstance(line, int) else 0
                 if isinstance(line, Gap):
                     found.add(line)
@@ -114,14 +125,6 @@ class _Differences:
         return [*self._first, *more]
 
 
-class _Matched(NamedTuple):
-    """A column that both tables have, or one of them."""
-
-    here: str | None
-    anew: str | None
-    type: ColumnType
-
-
 def _link_loaded(landing: Path, beside: Path, schema: str, state: SchemaState) -> None:
     """Make a landing folder of what is loaded; only parts of files are copied."""
     (beside / f"integration={schema}").mkdir(parents=True)
@@ -137,59 +140,46 @@ def _link_loaded(landing: Path, beside: Path, schema: str, state: SchemaState) -
                 cut_file(landing, file, part, path)
 
 
-def _matched(here: SchemaState, anew: SchemaState) -> list[_Matched]:
-    names = [
-        {
-            (column.path, column.kind): (column.name, column.type)
-            for column in state.columns
-            if column.table == DATA and column.name in state.table_columns
-        }
-        for state in (here, anew)
-    ]
-    matched = {}
-    for key in {**names[0], **names[1]}:
-        own, other = names[0].get(key), names[1].get(key)
-        kind = (own or other or ("", ColumnType.TEXT))[1]
-        # Several kinds can share a column.
-        pair = _Matched(own and own[0], other and other[0], kind)
-        matched[pair.here, pair.anew] = pair
-    for name, kind in {**SYSTEM_COLUMNS, OVERFLOW_COLUMN: ColumnType.JSON}.items():
-        if name in here.table_columns and name in anew.table_columns and name not in _OF_THE_LOAD:
-            matched[name, name] = _Matched(name, name, kind)
-    return list(matched.values())
-
-
-def _differences(
+def _differences(  # noqa: PLR0913  both sides, and what is compared
     target: Target,
     connection: duckdb.DuckDBPyConnection,
     schema: str,
-    columns: Sequence[_Matched],
+    columns: Sequence[MatchedColumn],
+    *,
+    arrays: Sequence[ArrayTable],
     expired: Mapping[str, OffsetSet],
 ) -> Iterator[Gap | int]:
     """Yield what differs, and the number of rows of each page, but for those that expired."""
     connection.execute("CREATE TEMP TABLE seen (event_id VARCHAR)")
-    anew_columns = [_quoted(column.anew) if column.anew else "NULL" for column in columns]
+    anew_columns = [quoted(column.anew) if column.anew else "NULL" for column in columns]
     anew_sql = (
         f'SELECT {", ".join(["data.event_id", *anew_columns])} FROM "{schema}".data AS data'
         " WHERE data.event_id IN (SELECT unnest($1::VARCHAR[]))"
     )
-    own_columns = [_quoted(column.here) if column.here else "NULL" for column in columns]
+    own_columns = [quoted(column.here) if column.here else "NULL" for column in columns]
     own_columns += ["_sdc_writer", "_sdc_offset"]
     own_sql = f'SELECT {", ".join(["event_id", *own_columns])} FROM "{schema}".data'
     order = f" ORDER BY event_id LIMIT {_PAGE_ROWS}"
     page = target.query(f"{own_sql} WHERE event_id IS NOT NULL{order}").rows
+    after = None
     while page:
         ids = [str(row[0]) for row in page]
         truth = {row[0]: row[1:] for row in connection.execute(anew_sql, [ids]).fetchall()}
         connection.execute("INSERT INTO seen SELECT unnest($1::VARCHAR[])", [ids])
-        compared = 0
+        compared = []
         for event_id, *values, writer, offset in page:
             if _is_among(expired, writer, offset):
                 continue
-            compared += 1
+            compared.append(str(event_id))
             yield from _of_row(str(event_id), values, truth.get(event_id), columns, schema)
-        yield compared
+        yield len(compared)
+        for table in arrays:
+            landed = [event_id for event_id in compared if event_id in truth]
+            yield from table.differences(after, ids[-1], ids, landed)
+        after = ids[-1]
         page = target.query(f"{own_sql} WHERE event_id > $1{order}", [ids[-1]]).rows
+    for table in arrays:
+        yield from table.differences(after, None, (), ())
     missing = connection.execute(
         f'SELECT event_id, _sdc_writer, _sdc_offset FROM "{schema}".data'
         f" WHERE event_id NOT IN (SELECT event_id FROM seen) ORDER BY event_id"
@@ -213,7 +203,7 @@ def _of_row(
     event_id: str,
     values: Sequence[object],
     truth: Sequence[object] | None,
-    columns: Sequence[_Matched],
+    columns: Sequence[MatchedColumn],
     schema: str,
 ) -> Iterator[Gap]:
     if truth is None:
@@ -222,7 +212,7 @@ def _of_row(
     differing = [
         column.here or f"{column.anew} (missing)"
         for column, value, other in zip(columns, values, truth, strict=True)
-        if value != other and _plain(value, column.type) != _plain(other, column.type)
+        if value != other and plain(value, column.type) != plain(other, column.type)
     ]
     if differing:
         place = _place(columns, truth)
@@ -233,20 +223,9 @@ def _of_row(
         )
 
 
-def _place(columns: Sequence[_Matched], truth: Sequence[object]) -> tuple[str, int, int]:
+def _place(columns: Sequence[MatchedColumn], truth: Sequence[object]) -> tuple[str, int, int]:
     values: Mapping[str | None, object] = dict(
         zip((column.anew for column in columns), truth, strict=True)
     )
     offset = int(str(values["_sdc_offset"]))
     return str(values["_sdc_writer"]), offset, offset
-
-
-def _plain(value: object, kind: ColumnType) -> object:
-    """Return a value as any warehouse has it."""
-    if kind is ColumnType.JSON and isinstance(value, str):
-        return json.loads(value)
-    return value
-
-
-def _quoted(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'

@@ -1,7 +1,7 @@
 """Rebuilding: the tables made anew from landing beside the old ones, compared, then swapped."""
 
 import hashlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +12,7 @@ from customerio_pipeline.landing.expiry import Expirations
 from customerio_pipeline.landing.listing import LandingListing
 from customerio_pipeline.loading.load import Loader, LoadReport, drain
 from customerio_pipeline.loading.staging import Layout
-from customerio_pipeline.loading.target import DATA, SchemaState, Target
+from customerio_pipeline.loading.target import DATA, SOURCE_KEY, SchemaState, TableColumns, Target
 from customerio_pipeline.registry.schema_names import MAX_SCHEMA_LENGTH
 
 # With a character that no schema of an integration has.
@@ -30,8 +30,19 @@ WITH here AS ({here}), anew AS ({anew}),
   SELECT id, 1 AS here, 0 AS anew FROM (SELECT * FROM here EXCEPT SELECT * FROM anew) AS only_here
   UNION ALL
   SELECT id, 0 AS here, 1 AS anew FROM (SELECT * FROM anew EXCEPT SELECT * FROM here) AS only_anew),
- ids AS (SELECT id, max(here) AS here, max(anew) AS anew FROM sides GROUP BY id)
+ rows_differing AS (SELECT id, max(here) AS here, max(anew) AS anew FROM sides GROUP BY id),
+ elements_here AS ({elements_here}), elements_anew AS ({elements_anew}),
+ elements AS (
+  (SELECT * FROM elements_here EXCEPT SELECT * FROM elements_anew)
+  UNION ALL
+  (SELECT * FROM elements_anew EXCEPT SELECT * FROM elements_here)),
+ ids AS (
+  SELECT id, here, anew FROM rows_differing
+  UNION ALL
+  SELECT DISTINCT id, 1 AS here, 1 AS anew FROM elements
+  WHERE NOT EXISTS (SELECT 1 FROM rows_differing WHERE rows_differing.id = elements.id))
 """
+_NOTHING = "SELECT '' AS id, '' AS digest WHERE false"
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,22 +185,21 @@ class _Compared(NamedTuple):
 
 
 def _compare(target: Target, schema: str, beside: str, state: SchemaState) -> _Compared | None:
-    """Compare `data` of both schemas; None when there is none anew, as nothing was landed."""
+    """Compare the events of both schemas, with the elements of their arrays.
+
+    None when there is no `data` anew, as nothing was landed.
+    """
     new = target.state(beside)
     if not new.table_columns:
         return None
     if not state.table_columns:
         [(rows,)] = target.query(f'SELECT count(*) FROM "{beside}".{DATA}').rows
         return _Compared(rows=int(str(rows)), missing=int(str(rows)))
-    columns = sorted({column.name for column in new.columns if column.table == DATA})
-    columns += sorted(
-        name
-        for name in new.table_columns
-        if name.startswith("_sdc_") and name not in _OF_THE_LOAD and name not in columns
-    )
     sql = _DIFFERENCES.format(
-        here=_digests(schema, columns, state.table_columns),
-        anew=_digests(beside, columns, new.table_columns),
+        here=_digests(schema, state, new, DATA),
+        anew=_digests(beside, new, new, DATA),
+        elements_here=_element_digests(schema, state, new),
+        elements_anew=_element_digests(beside, new, new),
     )
     [counts] = target.query(
         f"{sql} SELECT (SELECT count(*) FROM anew), coalesce(sum(here * anew), 0),"
@@ -211,12 +221,37 @@ def _compare(target: Target, schema: str, beside: str, state: SchemaState) -> _C
     return _Compared(rows, different, missing, surplus, examples)
 
 
-def _digests(schema: str, columns: Iterable[str], there: Iterable[str]) -> str:
-    there = set(there)
-    values = ", ".join(
-        '"' + name.replace('"', '""') + '"' if name in there else "NULL" for name in columns
-    )
+def _element_digests(schema: str, state: SchemaState, anew: SchemaState) -> str:
     return (
-        f"SELECT event_id AS id, md5(CAST(ROW({values}) AS VARCHAR)) AS digest"
-        f' FROM "{schema}".{DATA}'
+        " UNION ALL ".join(_digests(schema, state, anew, table) for table in state.subtables)
+        or _NOTHING
     )
+
+
+def _digests(schema: str, state: SchemaState, anew: SchemaState, table: str) -> str:
+    """Return the SQL for the event_id and the digest of each row of a table.
+
+    Args:
+        schema: that the table is in.
+        state: of that schema.
+        anew: of the schema that was filled anew, which knows all columns that come of landing.
+        table: its name, the same in both.
+    """
+    there = _columns(state, table)
+    of_landing = {column.name for column in anew.columns if column.table == table}
+    own = {name for name in _columns(anew, table) if name.startswith("_sdc_")} - _OF_THE_LOAD
+    names = sorted(of_landing) + sorted(own - of_landing)
+    values = ", ".join(_quoted(name) if name in there else "NULL" for name in names)
+    key = "event_id" if table == DATA else SOURCE_KEY
+    return (
+        f"SELECT {key} AS id, md5(CAST(ROW('{table}', {values}) AS VARCHAR)) AS digest"
+        f' FROM "{schema}".{_quoted(table)}'
+    )
+
+
+def _columns(state: SchemaState, table: str) -> TableColumns:
+    return state.table_columns if table == DATA else state.subtables.get(table, {})
+
+
+def _quoted(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
