@@ -254,6 +254,8 @@ def _change_places(  # noqa: PLR0913, PLR0917  what changes places, and when
             raise _Busy
         for entry in list(beside.iterdir()):
             entry.rename(entry.with_name(entry.name.removesuffix(_SUFFIX)))
+        # Not every file system keeps the order: the hour's folder must not come back without them.
+        sync_folder(beside)
         exchange_folders(beside, hour)
         sync_folder(hour.parent)
 
