@@ -8,6 +8,7 @@ import dagster as dg
 
 from customerio_pipeline.orchestration.assets import landing_asset, table_assets, view_assets
 from customerio_pipeline.orchestration.checks import table_checks
+from customerio_pipeline.orchestration.hourly_checks import hourly_checks, hourly_run
 from customerio_pipeline.orchestration.integrations import known_integrations
 from customerio_pipeline.orchestration.keys import SCHEMA_TAG, load_job_name
 from customerio_pipeline.orchestration.landing_upkeep import (
@@ -32,7 +33,9 @@ def defs() -> dg.Definitions:
     )
     integrations = known_integrations(settings)
     return dg.Definitions.merge(
-        maintenance, *(integration_definitions(settings, each) for each in integrations)
+        maintenance,
+        hourly_run([each.schema for each in integrations]),
+        *(integration_definitions(settings, each) for each in integrations),
     )
 
 
@@ -42,16 +45,17 @@ def integration_definitions(settings: Settings, integration: Integration) -> dg.
     landing = landing_asset(settings, integration)
     tables = table_assets(settings, integration)
     checks = table_checks(settings, schema)
+    hourly = hourly_checks(settings, schema)
     job = dg.define_asset_job(
         load_job_name(schema),
-        selection=dg.AssetSelection.assets(tables),
+        selection=dg.AssetSelection.assets(tables) - dg.AssetSelection.checks(hourly),
         description=f"Loads “{integration.name}” and checks it.",
         tags={SCHEMA_TAG: schema},
         executor_def=dg.in_process_executor,
     )
     return dg.Definitions(
         assets=[landing, tables, *view_assets(settings, integration)],
-        asset_checks=checks,
+        asset_checks=[*checks, hourly],
         jobs=[job],
         sensors=[load_sensor(settings, schema)],
     )

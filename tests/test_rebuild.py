@@ -254,8 +254,10 @@ def test_landing_that_lost_a_file_rebuilds_nothing(filled: Rebuilt) -> None:
     [
         (
             "UPDATE {s}.data__data__links SET a = 3 WHERE a = 2",
-            "e1 in stitch_customerio.data__data__links differs from what was landed in the"
-            " elements [1].",
+            (
+                "e1 in stitch_customerio.data__data__links differs from what was landed in the"
+                " elements [1]."
+            ),
         ),
         (
             "DELETE FROM {s}.data__data__links",

@@ -22,7 +22,17 @@ from customerio_pipeline.warehouse import open_warehouse
 _REJECTED_SHARE = 0.01
 """Warned about above this; a healthy source has a malformed event in a thousand at most."""
 
+_TIMES_USUAL = 3
+"""A source with many of them all the time is warned about when they become this many times more,"""
+
+_SMALL_SHARE = 0.001
+"""and so is one with hardly any, above this."""
+
 _REJECTED_WINDOW = timedelta(days=1)
+_HISTORY = timedelta(days=28)
+_LEAST_EVENTS = 10_000
+"""Fewer than this in the weeks before say nothing of what is usual."""
+
 _REASONS = 10
 
 _PRIMARY_KEY = """
@@ -70,7 +80,10 @@ def table_checks(settings: Settings, schema: str) -> list[dg.AssetChecksDefiniti
     @dg.asset_check(
         asset=rejected_key(schema),
         name="rejected_share",
-        description=f"At most {_REJECTED_SHARE:.0%} of the last day's events were rejected.",
+        description=(
+            "No more of the last day's events were rejected than three times the usual share of"
+            f" four weeks; {_REJECTED_SHARE:.0%} as long as that is unknown."
+        ),
     )
     def rejected_check() -> dg.AssetCheckResult:
         return _on_tables(settings, schema, rejected_share)
@@ -164,33 +177,51 @@ def landed_offsets_gapless(settings: Settings, schema: str) -> dg.AssetCheckResu
 
 
 def rejected_share(target: Target, schema: str) -> dg.AssetCheckResult:
-    """Compare the last day's rejected events with all of it."""
-    since = f"TIMESTAMPTZ '{(datetime.now(UTC) - _REJECTED_WINDOW).isoformat()}'"
-    result = target.query(
-        # A replay takes back what loads of other days may have rejected.
-        "SELECT coalesce(sum(events), 0), greatest(coalesce(sum(rejected), 0), 0)"  # noqa: S608
-        f' FROM "{schema}"._sdc_loads WHERE batched_at >= {since}'
-    )
-    events, rejected = (int(str(value)) for value in result.rows[0])
+    """Compare the last day's share of rejected events with that of the four weeks before."""
+    now = datetime.now(UTC)
+    since = now - _REJECTED_WINDOW
+    events, rejected = _loaded(target, schema, since, now)
+    before, rejected_before = _loaded(target, schema, since - _HISTORY, since)
+    usual = rejected_before / before if before >= _LEAST_EVENTS else None
+    most = _REJECTED_SHARE if usual is None else max(_SMALL_SHARE, _TIMES_USUAL * usual)
+    share = rejected / events if events else 0.0
     reasons = target.query(
         f'SELECT reason, count(*) FROM "{schema}"._sdc_rejected'  # noqa: S608
-        f" WHERE _sdc_rejected_at >= {since}"
+        f" WHERE _sdc_rejected_at >= {_time(since)}"
         f" GROUP BY reason ORDER BY count(*) DESC, reason LIMIT {_REASONS}"
     )
-    share = rejected / events if events else 0.0
     return dg.AssetCheckResult(
-        passed=share <= _REJECTED_SHARE,
+        passed=share <= most,
         severity=dg.AssetCheckSeverity.WARN,
-        description=f"{rejected} of {events} events of the last day were rejected ({share:.2%}).",
+        description=(
+            f"{rejected} of {events} events of the last day were rejected ({share:.2%});"
+            + (" what is usual is unknown yet." if usual is None else f" usual are {usual:.2%}.")
+        ),
         metadata={
             "events": events,
             "rejected": rejected,
             "share": share,
+            **({} if usual is None else {"usual_share": usual}),
             "reasons": dg.MetadataValue.md(
                 markdown_table(("reason", "events"), reasons.rows, _REASON_WIDTH)
             ),
         },
     )
+
+
+def _loaded(target: Target, schema: str, since: datetime, until: datetime) -> tuple[int, int]:
+    """Return the events of a time's loads, and how many of them were rejected."""
+    [(events, rejected)] = target.query(
+        # A replay takes back what loads of other days may have rejected.
+        "SELECT coalesce(sum(events), 0), greatest(coalesce(sum(rejected), 0), 0)"  # noqa: S608
+        f' FROM "{schema}"._sdc_loads'
+        f" WHERE batched_at >= {_time(since)} AND batched_at < {_time(until)}"
+    ).rows
+    return int(str(events)), int(str(rejected))
+
+
+def _time(moment: datetime) -> str:
+    return f"TIMESTAMPTZ '{moment.isoformat()}'"
 
 
 def _on_tables(
