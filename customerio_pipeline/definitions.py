@@ -6,6 +6,7 @@ restart (docs/dagster.md).
 
 import dagster as dg
 
+from customerio_pipeline.orchestration.alerts_sensor import alerts_sensor
 from customerio_pipeline.orchestration.assets import landing_asset, table_assets, view_assets
 from customerio_pipeline.orchestration.checks import table_checks
 from customerio_pipeline.orchestration.hourly_checks import hourly_checks, hourly_run
@@ -15,6 +16,7 @@ from customerio_pipeline.orchestration.landing_upkeep import (
     landing_upkeep_job,
     landing_upkeep_schedule,
 )
+from customerio_pipeline.orchestration.post_load_sensor import post_load_sensor
 from customerio_pipeline.orchestration.prune_runs import prune_runs_job, prune_runs_schedule
 from customerio_pipeline.orchestration.sensor import load_sensor
 from customerio_pipeline.registry.records import Integration
@@ -25,13 +27,14 @@ from customerio_pipeline.settings import Settings, load_settings
 def defs() -> dg.Definitions:
     """Build the definitions from the registry as it is now."""
     settings = load_settings()
+    integrations = known_integrations(settings)
     maintenance = dg.Definitions(
         jobs=[landing_upkeep_job, prune_runs_job],
         schedules=[landing_upkeep_schedule, prune_runs_schedule],
+        sensors=[alerts_sensor(settings, [each.schema for each in integrations])],
         # A process per step would take longer to start than most loads take.
         executor=dg.in_process_executor,
     )
-    integrations = known_integrations(settings)
     return dg.Definitions.merge(
         maintenance,
         hourly_run([each.schema for each in integrations]),
@@ -46,6 +49,7 @@ def integration_definitions(settings: Settings, integration: Integration) -> dg.
     tables = table_assets(settings, integration)
     checks = table_checks(settings, schema)
     hourly = hourly_checks(settings, schema)
+    post_load = post_load_sensor(settings, integration)
     job = dg.define_asset_job(
         load_job_name(schema),
         selection=dg.AssetSelection.assets(tables) - dg.AssetSelection.checks(hourly),
@@ -57,5 +61,5 @@ def integration_definitions(settings: Settings, integration: Integration) -> dg.
         assets=[landing, tables, *view_assets(settings, integration)],
         asset_checks=[*checks, hourly],
         jobs=[job],
-        sensors=[load_sensor(settings, schema)],
+        sensors=[load_sensor(settings, schema), *([post_load] if post_load else [])],
     )

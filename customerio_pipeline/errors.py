@@ -13,6 +13,8 @@ PipelineError
 │   ├── ApiTokenExistsError
 │   ├── UnknownApiTokenError
 │   └── RegistryUnavailableError    transient: the registry cannot be reached
+├── NoAlertsError            no way to tell people is set up
+├── AlertError               a message was not taken
 ├── WebhookConflictError     a webhook cannot be connected as things stand
 ├── AppApiError              Customer.io's App API did not do what was asked
 │   ├── AppApiRefusedError          the key or what was asked is at fault
@@ -121,6 +123,16 @@ class ReceiverError(PipelineError):
 
 class LandingError(PipelineError):
     """A landing file is damaged or unreadable."""
+
+
+class NoAlertsError(PipelineError):
+    """No way to tell people is set up."""
+
+    usage = True
+
+
+class AlertError(PipelineError):
+    """A message to people, or to their programs, was not taken."""
 
 
 class ImportFileError(PipelineError):

@@ -38,6 +38,14 @@ def _networks(value: object) -> object:
     return tuple(ip_network(item.strip()) for item in value.split(","))
 
 
+def _addresses(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    return tuple(address for item in value.split(",") if (address := item.strip()))
+
+
+Addresses = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_addresses)]
+
 Networks = Annotated[tuple[Network, ...], NoDecode, BeforeValidator(_networks)]
 
 # Stricter than the driver, which takes an @ in a password for the end of it.
@@ -46,6 +54,13 @@ _POSTGRES_URL = re.compile(
     rf"postgres(?:ql)?://(?:[^@/?\s]*@)?{_POSTGRES_HOST}(?:,{_POSTGRES_HOST})*"
     r"(?:/[^@?\s]*)?(?:\?\S*)?"
 )
+
+
+def _is_encrypted(value: str) -> bool:
+    """Tell whether a URL is of HTTPS, or of this machine."""
+    url = urlsplit(value)
+    is_here = url.scheme == "http" and url.hostname in ("127.0.0.1", "localhost", "::1")
+    return bool(url.hostname) and (url.scheme == "https" or is_here)
 
 
 class Settings(BaseSettings):
@@ -164,6 +179,30 @@ class Settings(BaseSettings):
     app_api_url: str | None = None
     """Customer.io's App API, for `integrations connect`; that of the region when unset."""
 
+    smtp_url: SecretStr | None = None
+    """Mail server for alerts: ``smtp://user:password@host:587``, or ``smtps://…``."""
+
+    alert_email_to: Addresses = ()
+    """Addresses that get alerts, separated by commas."""
+
+    alert_email_from: str | None = None
+    """Sender of alerts; the first of those addresses when unset."""
+
+    alert_slack_url: SecretStr | None = None
+    """Incoming webhook of Slack, or of a program that takes the same, for alerts."""
+
+    alert_webhook_url: SecretStr | None = None
+    """Webhook that gets alerts as JSON."""
+
+    post_load_url: SecretStr | None = None
+    """Webhook that is told what was loaded, as Stitch's post-load webhook is."""
+
+    post_load_key: SecretStr | None = None
+    """Key that those calls are signed with; they are not signed when unset."""
+
+    alert_after_seconds: float = Field(default=60.0, ge=0)
+    """How long trouble lasts before people are told."""
+
     dagster_url: str = "http://127.0.0.1:3000"
     """Where the command line asks Dagster's webserver to reload new integrations."""
 
@@ -189,11 +228,35 @@ class Settings(BaseSettings):
     def _encrypted(cls, value: str | None) -> str | None:
         if value is None:
             return value
-        url = urlsplit(value)
-        is_here = url.scheme == "http" and url.hostname in ("127.0.0.1", "localhost", "::1")
-        if not url.hostname or not (url.scheme == "https" or is_here) or "@" in url.netloc:
+        if not _is_encrypted(value) or "@" in urlsplit(value).netloc:
             raise ValueError("must start with https://, and hold no password")
         return value.rstrip("/")
+
+    @field_validator("alert_slack_url", "alert_webhook_url", "post_load_url")
+    @classmethod
+    def _encrypted_webhook(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and not _is_encrypted(value.get_secret_value()):
+            raise ValueError("must start with https://, or be of this machine")
+        return value
+
+    @field_validator("smtp_url")
+    @classmethod
+    def _mail_server(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None:
+            url = urlsplit(value.get_secret_value())
+            if url.scheme not in ("smtp", "smtps") or not url.hostname:
+                raise ValueError(
+                    "must be smtp://user:password@host:587 or smtps://… with special characters"
+                    " percent-encoded"
+                )
+        return value
+
+    @field_validator("alert_email_to")
+    @classmethod
+    def _mail_addresses(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if not all(re.fullmatch(r"[^@\s]+@[^@\s]+", address) for address in value):
+            raise ValueError("must be addresses such as ops@example.com, separated by commas")
+        return value
 
     @field_validator("warehouse_url")
     @classmethod
@@ -216,6 +279,14 @@ class Settings(BaseSettings):
         ):
             raise ValueError("must be sqlite:///path or postgresql://…")
         return value
+
+    @model_validator(mode="after")
+    def _whole_mail(self) -> Self:
+        if (self.smtp_url is None) != (not self.alert_email_to):
+            raise ValueError(
+                "CUSTOMERIO_SMTP_URL and CUSTOMERIO_ALERT_EMAIL_TO must be set together"
+            )
+        return self
 
     @model_validator(mode="after")
     def _whole_tls(self) -> Self:

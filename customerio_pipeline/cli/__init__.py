@@ -11,8 +11,9 @@ from customerio_pipeline.errors import PipelineError
 
 _COMMANDS = {
     "admin-password": "customerio_pipeline.cli.admin_password:admin_password",
-    "compact": "customerio_pipeline.cli.compact:compact",
+    "alerts": "customerio_pipeline.cli.alerts:alerts",
     "api-tokens": "customerio_pipeline.cli.api_tokens:api_tokens",
+    "compact": "customerio_pipeline.cli.compact:compact",
     "config": "customerio_pipeline.cli.config:config",
     "expire": "customerio_pipeline.cli.expire:expire",
     "import": "customerio_pipeline.cli.import_events:import_events",

@@ -1,0 +1,1 @@
+"""Telling people of trouble: what is told, once, and by which ways."""
