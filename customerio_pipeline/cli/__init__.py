@@ -14,6 +14,7 @@ _COMMANDS = {
     "compact": "customerio_pipeline.cli.compact:compact",
     "api-tokens": "customerio_pipeline.cli.api_tokens:api_tokens",
     "config": "customerio_pipeline.cli.config:config",
+    "erase": "customerio_pipeline.cli.erase:erase",
     "expire": "customerio_pipeline.cli.expire:expire",
     "import": "customerio_pipeline.cli.import_events:import_events",
     "integrations": "customerio_pipeline.cli.integrations:integrations",
