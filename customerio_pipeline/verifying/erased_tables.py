@@ -1,5 +1,6 @@
 """What the tables of an integration hold of what was erased."""
 
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
@@ -70,10 +71,10 @@ def _rows_of(target: Target, schema: str, state: SchemaState, erased: Erased) ->
         and column.path in {*_PATHS, *_OF_THE_EVENT}
     ]
     naming = {column.name: column for column in columns if column.path in _PATHS}
-    conditions = {
-        name: [value for value in _values(target, schema, name) if _is_of(erased, column, value)]
-        for name, column in naming.items()
-    }
+    conditions: defaultdict[str, list[str]] = defaultdict(list)
+    for name, value in _values(target, schema, list(naming)):
+        if _is_of(erased, naming[name], value):
+            conditions[name].append(value)
     selected = ", ".join(
         ["event_id", "_sdc_received_at", *(_quoted(column.name) for column in columns)]
     )
@@ -89,13 +90,17 @@ def _rows_of(target: Target, schema: str, state: SchemaState, erased: Erased) ->
                     yield str(event_id)
 
 
-def _values(target: Target, schema: str, column: str) -> list[str]:
-    """Return the different values of a column, as text: they are compared by their hashes."""
-    rows = target.query(
-        f'SELECT DISTINCT CAST({_quoted(column)} AS VARCHAR) FROM "{schema}".{DATA}'
-        f" WHERE {_quoted(column)} IS NOT NULL"
-    ).rows
-    return [str(value) for (value,) in rows]
+def _values(target: Target, schema: str, columns: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """Yield the different values of columns, as text: they are compared by their hashes."""
+    if not columns:
+        return
+    sql = " UNION ALL ".join(
+        f"SELECT DISTINCT {at}, CAST({_quoted(column)} AS VARCHAR)"
+        f' FROM "{schema}".{DATA} WHERE {_quoted(column)} IS NOT NULL'
+        for at, column in enumerate(columns)
+    )
+    for at, value in target.query(sql).rows:
+        yield columns[int(str(at))], str(value)
 
 
 def _is_of(erased: Erased, column: Column, value: str) -> bool:
