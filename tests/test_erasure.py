@@ -30,11 +30,13 @@ from customerio_pipeline.loading.engine import Engine
 from customerio_pipeline.loading.load import Loader
 from customerio_pipeline.registry.records import Arrays
 from customerio_pipeline.registry.registry import Registry
+from customerio_pipeline.verifying.conservation import account
 from customerio_pipeline.verifying.erasing import finish_erasures
 from tests.erasing import EMAIL, ID, Erasing, event, traces
 from tests.installation import installed
 from tests.landed_bodies import SCHEMA, Warehouse
 from tests.landed_hours import HOUR, land_hour
+from tests.running_receiver import running_receiver, wait_landed
 
 PROJECT = Path(__file__).parent.parent
 
@@ -122,9 +124,9 @@ def test_nothing_is_left_of_a_person(installation: Erasing, tmp_path: Path) -> N
 
     house.load()
     assert set(house.events()) == {"t1", "t2", "t3", "t4", "t5", "a1"}
-    account = installation.check()
-    assert (account["erased"], account["held"]) == (18, 0)
-    assert account["landed"] == account["loaded"] == 27
+    verified = installation.check()
+    assert (verified["erased"], verified["held"]) == (18, 0)
+    assert verified["landed"] == verified["loaded"] == 27
     rows = installation.table("data"), installation.table("_sdc_rejected")
     assert installation.run("rebuild", SCHEMA).exit_code == 0
     assert [row[0] for row in installation.table("_sdc_rejected")] == [row[0] for row in rows[1]]
@@ -158,14 +160,14 @@ def test_what_is_erased_stays_so(installation: Erasing, tmp_path: Path) -> None:
     installation.printed("replay", SCHEMA, "--since", "2000-01-01")
     installation.printed("replay-rejected", SCHEMA)
     assert set(house.events()) == {"t1", "t2", "t3", "t6"}
-    account = installation.check()
+    verified = installation.check()
     assert installation.run("rebuild", SCHEMA).exit_code == 0
     assert set(house.events()) == {"t1", "t2", "t3", "t6"}
     # What came again is in no table; the hourly job takes it out of landing, too.
     assert len(traces(house.landing, EMAIL, "mine-", ID)) == 2
     assert run_job(installation)
     assert traces(house.landing, EMAIL, "mine-") == []
-    assert installation.check()["erased"] == account["erased"] + 2
+    assert installation.check()["erased"] == verified["erased"] + 2
 
     # Old landing files come back, over those that are there.
     shutil.copytree(tmp_path / "backup", house.landing, dirs_exist_ok=True)
@@ -225,8 +227,8 @@ def test_rows_whose_deliveries_expired_go_too(
     found = installation.before()
     assert (found["landing"], found["data"], found["_sdc_rejected"]) == (0, 9, 4)
     assert set(house.events()) == {"t1", "t2", "t3"}
-    [account] = installation.printed("verify", "--deep")
-    assert account["gaps"] == []
+    [verified] = installation.printed("verify", "--deep")
+    assert verified["gaps"] == []
 
 
 def test_several_people_by_standard_input(local: Erasing, tmp_path: Path) -> None:
@@ -380,6 +382,28 @@ def test_a_damaged_file_is_named(local: Erasing) -> None:
     assert house.events() == {}
 
 
+def test_while_the_receiver_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is in its spool is waited for; every delivery is answered with 200, before and after."""
+    with installed(tmp_path, f"duckdb:///{tmp_path / 'w.duckdb'}", monkeypatch) as parts:
+        erasing = Erasing(*parts)
+        house = erasing.warehouse
+        token = erasing.registry.generate_url(erasing.registry.find(SCHEMA)).token
+        with running_receiver(tmp_path) as receiver:
+            for body in (*MINE, THEIRS[0]):
+                assert receiver.post(token, body).status_code == 200
+            found = erasing.before()
+            assert (found["landing"], found["data"]) == (len(MINE), 0)
+            assert traces(house.landing, EMAIL, "mine-") == []
+            assert receiver.post(token, MINE[0]).status_code == 200
+            assert receiver.post(token, THEIRS[1]).status_code == 200
+            wait_landed(house.landing, SCHEMA, len(MINE) + 3)
+        house.load()
+        assert set(house.events()) == {"t1", "t2"}
+        erasing.check()
+        assert run_job(erasing)
+        assert traces(tmp_path, EMAIL, "mine-") == []
+
+
 def test_killed_at_any_point_it_is_finished(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -407,16 +431,15 @@ def test_killed_at_any_point_it_is_finished(
             unfinished += bool(traces(copy, EMAIL, "mine-"))
             house.load()
             is_remembered = bool(Erasures(house.landing, SCHEMA).read())
-            if at % 2 and is_remembered:
-                with closing(house.open(wait_seconds=5)) as target:
-                    finish_erasures(target, house.landing, SCHEMA)
+            if at % 4 and is_remembered:
+                finish_erasures(house.target, house.landing, SCHEMA)
             else:
                 killed.erase()
             assert traces(copy, EMAIL, "mine-") == []
             assert set(house.events()) == {"t1", "t2", "a1"}
             assert len(house.rejected()) == 3
-            [account] = killed.printed("verify")
-            assert (account["gaps"], account["landed"], account["erased"]) == ([], 10, 6)
+            found = account(house.target, house.landing, SCHEMA)
+            assert (found.gaps, found.landed, found.erased) == ([], 10, 6)
             house.target.close()
     assert 0 < unfinished < len(copies)
 
