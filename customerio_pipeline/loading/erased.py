@@ -6,7 +6,7 @@ or was received up to the moment of the erasure. What the person does later is n
 
 from collections import defaultdict
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import NamedTuple
 
 import msgspec
@@ -14,7 +14,7 @@ import msgspec
 from customerio_pipeline.errors import LandingError
 from customerio_pipeline.landing.erasures import Erasure, Hashed, hashed
 from customerio_pipeline.loading.decoding import JsonObject, Rejected, plain_body, read_events
-from customerio_pipeline.loading.persons import Named, named_in, named_in_text, object_of
+from customerio_pipeline.loading.persons import Named, emails_in, named_in, named_in_text, object_of
 
 _SECOND_NS = 1_000_000_000
 _REMEMBERED = 100_000
@@ -44,7 +44,9 @@ class Erased:
         self.last_ns = max((each.erased_at_ns for each in erasures), default=-1)
         """When the last erasure was; -1 if there was none. Ns since the epoch."""
 
-        self._moment = lru_cache(_REMEMBERED)(self._find_moment)
+        # The same persons come again and again.
+        self._moment_of_id = lru_cache(_REMEMBERED)(partial(self._find_moment, Hashed.CUSTOMER_ID))
+        self._moment_of_address = lru_cache(_REMEMBERED)(self._find_by_address)
 
     def __bool__(self) -> bool:
         """Whether anything was erased."""
@@ -76,14 +78,13 @@ class Erased:
         return moment_ns <= self.last_ns and self._is_before(named_in(read), moment_ns)
 
     def _is_before(self, named: Named, moment_ns: int) -> bool:
-        return any(
-            moment_ns <= self._moment(kind, value)
-            for kind, values in (
-                (Hashed.CUSTOMER_ID, named.customer_ids),
-                (Hashed.EMAIL, named.emails),
-            )
-            for value in values
+        return any(moment_ns <= self._moment_of_id(value) for value in named.customer_ids) or any(
+            moment_ns <= self._moment_of_address(text) for text in named.addresses
         )
+
+    def _find_by_address(self, text: str) -> int:
+        emails = emails_in(text)
+        return max((self._find_moment(Hashed.EMAIL, email) for email in emails), default=-1)
 
     def _find_moment(self, kind: Hashed, value: str) -> int:
         """Return when a person was erased last, ns since the epoch; -1: never."""
@@ -96,9 +97,13 @@ class Erased:
             default=-1,
         )
 
-    def is_named(self, kind: Hashed, value: str) -> bool:
-        """Tell whether a value is an identifier of a person who was erased at any time."""
-        return self._moment(kind, value) >= 0
+    def names_customer(self, value: str) -> bool:
+        """Tell whether a customer id is that of a person who was erased at any time."""
+        return self._moment_of_id(value) >= 0
+
+    def names_address(self, text: str) -> bool:
+        """Tell whether an address in a text is that of a person who was erased at any time."""
+        return self._moment_of_address(text) >= 0
 
 
 class Rest(NamedTuple):

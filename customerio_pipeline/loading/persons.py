@@ -5,7 +5,6 @@ said of a person elsewhere (in the text of a message, say) makes no event that p
 """
 
 import re
-from collections.abc import Iterable
 from typing import NamedTuple
 
 import msgspec
@@ -38,24 +37,38 @@ _CUSTOMER_ID = re.compile(
 class Named(NamedTuple):
     """Whom an event names."""
 
-    customer_ids: frozenset[str]
-    emails: frozenset[str]
-    """As `plain_email` has them."""
+    customer_ids: list[str]
+    addresses: list[str]
+    """Texts with e-mail addresses in them, as `emails_in` finds them."""
 
 
 def named_in(event: JsonObject) -> Named:
     """Return whom an event is about."""
-    ids = [_at(event, path) for path in CUSTOMER_ID_PATHS]
+    named = Named([], [])
+    data = event.get("data")
+    if type(data) is not dict:
+        return named
+    recipient = data.get("recipient")
+    _add(named.customer_ids, data.get("customer_id"))
+    _add(named.addresses, data.get("email_address"))
+    _add(named.addresses, recipient)
     if event.get("object_type") == _IN_APP:
-        ids.append(_at(event, RECIPIENT_PATH))
-    emails = (_at(event, path) for path in EMAIL_PATHS)
-    return Named(_texts(ids), frozenset().union(*map(emails_in, _texts(emails))))
+        _add(named.customer_ids, recipient)
+    variables = data.get("variables")
+    for person in (
+        data.get("identifiers"),
+        variables.get("customer") if type(variables) is dict else None,
+    ):
+        if type(person) is dict:
+            _add(named.customer_ids, person.get("id"))
+            _add(named.addresses, person.get("email"))
+    return named
 
 
 def named_in_text(text: str) -> Named:
     """Return whom a body names that is no event: every address in it, and ids where they stand."""
-    ids = (found.group(found.lastgroup or 0) for found in _CUSTOMER_ID.finditer(text))
-    return Named(_texts(ids), emails_in(text))
+    ids = [found.group(found.lastgroup or 0) for found in _CUSTOMER_ID.finditer(text)]
+    return Named(ids, [text])
 
 
 def object_of(rejected: Rejected) -> JsonObject | None:
@@ -78,19 +91,10 @@ def plain_email(address: str) -> str:
     return address.strip().casefold()
 
 
-def _at(event: JsonObject, path: Iterable[str]) -> object:
-    value: object = event
-    for key in path:
-        if type(value) is not dict:
-            return None
-        value = value.get(key)
-    return value
-
-
-def _texts(values: Iterable[object]) -> frozenset[str]:
-    """Return texts, and numbers as texts; a person that was deleted has a blank id."""
-    return frozenset(
-        str(value)
-        for value in values
-        if value != "" and isinstance(value, (str, int)) and not isinstance(value, bool)
-    )
+def _add(texts: list[str], value: object) -> None:
+    """Add a text, or a number as a text; a person that was deleted has a blank id."""
+    if type(value) is str:
+        if value:
+            texts.append(value)
+    elif type(value) is int:
+        texts.append(str(value))

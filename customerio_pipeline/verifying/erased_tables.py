@@ -5,14 +5,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
-from customerio_pipeline.landing.erasures import Hashed
 from customerio_pipeline.loading.decoding import JsonObject, Rejected
 from customerio_pipeline.loading.erased import Erased
 from customerio_pipeline.loading.persons import (
     CUSTOMER_ID_PATHS,
     EMAIL_PATHS,
     RECIPIENT_PATH,
-    emails_in,
 )
 from customerio_pipeline.loading.target import DATA, SOURCE_KEY, Column, SchemaState, Target
 
@@ -106,9 +104,7 @@ def _values(target: Target, schema: str, columns: Sequence[str]) -> Iterator[tup
 def _is_of(erased: Erased, column: Column, value: str) -> bool:
     is_id = column.path in CUSTOMER_ID_PATHS or column.path == RECIPIENT_PATH
     is_email = column.path in EMAIL_PATHS
-    return (is_id and erased.is_named(Hashed.CUSTOMER_ID, value)) or (
-        is_email and any(erased.is_named(Hashed.EMAIL, email) for email in emails_in(value))
-    )
+    return (is_id and erased.names_customer(value)) or (is_email and erased.names_address(value))
 
 
 def _event(event_id: object, columns: Sequence[Column], values: Sequence[object]) -> JsonObject:
