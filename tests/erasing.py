@@ -65,14 +65,14 @@ def traces(home: Path, *texts: str) -> list[str]:
     """Return where a text is found, in whatever case: every file, and what Parquet files hold."""
     wanted = [text.casefold() for text in texts]
     found = []
-    for path in sorted(home.rglob("*")):
-        if not path.is_file() or path.suffix in _OF_DUCKDB:
-            continue
-        content = [path.read_bytes().decode("latin-1")]
-        if path.suffix == ".parquet" or path.name.endswith(".parquet.tmp"):
-            with duckdb.connect() as engine:
+    with duckdb.connect(config={"threads": 1}) as engine:
+        for path in sorted(home.rglob("*")):
+            if not path.is_file() or path.suffix in _OF_DUCKDB:
+                continue
+            content = [path.read_bytes().decode("latin-1")]
+            if path.suffix == ".parquet":
                 sql = "SELECT * FROM read_parquet(?, hive_partitioning = false)"
                 content += map(str, engine.execute(sql, [str(path)]).fetchall())
-        if any(text in each.casefold() for each in content for text in wanted):
-            found.append(str(path.relative_to(home)))
+            if any(text in each.casefold() for each in content for text in wanted):
+                found.append(str(path.relative_to(home)))
     return found
