@@ -21,11 +21,11 @@ from customerio_pipeline.landing.listing import LandingListing, is_superseded
 from customerio_pipeline.landing.offsets import OffsetSet
 from customerio_pipeline.landing.reading import check_file, count_pending, pending_files
 from customerio_pipeline.landing.releases import Releases
+from customerio_pipeline.loading.columns import log_names
 from customerio_pipeline.loading.engine import Source
 from customerio_pipeline.loading.erased import Erased
-from customerio_pipeline.loading.names import SEPARATOR
 from customerio_pipeline.loading.staging import DEFAULT_LAYOUT, Layout, Staging
-from customerio_pipeline.loading.target import Batch, Column, SchemaState, Target
+from customerio_pipeline.loading.target import Batch, SchemaState, Target
 
 MAX_BATCH_DELIVERIES = 250_000
 MAX_BATCH_BYTES = 160 * 1024 * 1024
@@ -185,7 +185,7 @@ class Loader:
             except BaseException:
                 self._forget()  # it has learned columns that the table does not have
                 raise
-        self._log_names(batch.mappings)
+        log_names(self.schema, batch.mappings)
         return LoadReport(
             schema=self.schema,
             load_id=batch.load_id,
@@ -280,21 +280,6 @@ class Loader:
                 lost,
             )
 
-    def _log_names(self, mappings: Sequence[Column]) -> None:
-        """Say once of each new column whose name a reader of the JSON would not expect."""
-        for column in mappings:
-            table = f"{self.schema}.{column.table}"
-            path = SEPARATOR.join(column.path_in_table)
-            if column.is_split:
-                _log.warning(
-                    "%s: %s has values of another type now; they go to the new column %s.",
-                    table,
-                    column.base_name,
-                    column.name,
-                )
-            elif path and column.name != path:
-                _log.info("%s: the key %s is the column %s.", table, path, column.name)
-
     def _landed(self) -> _Landed:
         return _Landed(self._listing.files(), self._releases.offsets(), self._erasures.read())
 
@@ -325,10 +310,7 @@ class Loader:
             return None
 
     def _stage(
-        self,
-        files: Sequence[LandingFile],
-        landed: _Landed,
-        state: SchemaState,
+        self, files: Sequence[LandingFile], landed: _Landed, state: SchemaState
     ) -> Batch | None:
         """Stage files; None when one of them turned out to be damaged within."""
         batched_at = datetime.now(UTC)
