@@ -15,6 +15,7 @@ _COMMANDS = {
     "api-tokens": "customerio_pipeline.cli.api_tokens:api_tokens",
     "compact": "customerio_pipeline.cli.compact:compact",
     "config": "customerio_pipeline.cli.config:config",
+    "erase": "customerio_pipeline.cli.erase:erase",
     "expire": "customerio_pipeline.cli.expire:expire",
     "import": "customerio_pipeline.cli.import_events:import_events",
     "integrations": "customerio_pipeline.cli.integrations:integrations",

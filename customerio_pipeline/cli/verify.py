@@ -106,6 +106,7 @@ def _print(found: Account, compared: Comparison | None, gaps: Sequence[Gap]) -> 
         f"deliveries  {found.landed:,} landed {'=' if adds_up else '≠'}"
         f" {found.loaded:,} loaded + {found.held:,} held + {found.waiting:,} waiting"
         + (f"; {found.expired:,} of them expired" if found.expired else "")
+        + (f"; {found.erased:,} of them erased" if found.erased else "")
     )
     adds_up = totals.events == totals.rows + totals.duplicates + totals.rejected_rows
     click.echo(

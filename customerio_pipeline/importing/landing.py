@@ -16,16 +16,21 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
 
+import msgspec
+
 from customerio_pipeline.errors import ImportBusyError
 from customerio_pipeline.importing.records import Record, Source
 from customerio_pipeline.importing.times import event_time_ns
-from customerio_pipeline.landing.delivery import Delivery
+from customerio_pipeline.landing.delivery import LANDED_HEADERS, Delivery
+from customerio_pipeline.landing.erasures import Erasures
 from customerio_pipeline.landing.expiry import Expirations
 from customerio_pipeline.landing.files import LandingFile
 from customerio_pipeline.landing.folders import make_folders, sync_folder
 from customerio_pipeline.landing.listing import LandingListing, landed_offsets
 from customerio_pipeline.landing.offsets import OffsetSet
+from customerio_pipeline.landing.signatures import ERASED
 from customerio_pipeline.landing.writing import row_groups, write_landing_file
+from customerio_pipeline.loading.erased import Erased, rest_of
 
 URL_ID = "import"
 """What landing files have in the place of a webhook URL's id."""
@@ -36,6 +41,7 @@ FILE_BYTES = 64 * 1024 * 1024
 an import that was interrupted would be completed with files that overlap."""
 
 _WRITER_PREFIX = "import"
+_ENCODING_AT = LANDED_HEADERS.index("content-encoding")
 _DIGEST_BYTES = 10
 
 
@@ -122,6 +128,7 @@ def land(
         # Whoever wrote them may have died before their names were durable.
         for hour in {file.path(landing).parent for file in files}:
             sync_folder(hour)
+        erased = Erased(Erasures(landing, schema).read())
         for deliveries in _files(_deliveries(identified, received_at_ns)):
             first, last = deliveries[0].offset, deliveries[-1].offset
             # Compaction may have put several files into one, and retention have removed some.
@@ -129,7 +136,8 @@ def land(
                 file = LandingFile.sealed_at(
                     datetime.now(UTC), schema=schema, writer=writer, first=first, last=last
                 )
-                write_landing_file(landing, file, row_groups(deliveries))
+                those = [_without_erased(each, erased) for each in deliveries]
+                write_landing_file(landing, file, row_groups(those))
                 landed += len(deliveries)
             progress(len(deliveries))
     return Imported(identified.source.name, writer, identified.records, landed)
@@ -151,6 +159,22 @@ def _deliveries(identified: Identified, received_at_ns: int | None) -> Iterator[
             headers=record.headers,
             body=record.body,
         )
+
+
+def _without_erased(delivery: Delivery, erased: Erased) -> Delivery:
+    """Leave out what was erased; the offset stays, so that a repeat finds it landed."""
+    if not erased:
+        return delivery
+    encoding = delivery.headers[_ENCODING_AT]
+    rest = rest_of(delivery.body, encoding, delivery.received_ns // 1000, erased)
+    if rest is None:
+        return delivery
+    return msgspec.structs.replace(
+        delivery,
+        body=rest.body or b"",
+        headers=(None,) * len(LANDED_HEADERS),
+        signature=delivery.signature if rest.body else ERASED,
+    )
 
 
 def _time(record: Record, now_ns: int, before_ns: int) -> int:

@@ -8,7 +8,6 @@ next one removes.
 
 import fcntl
 import os
-import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
@@ -18,7 +17,7 @@ from typing import NamedTuple
 
 from customerio_pipeline.errors import LandingError
 from customerio_pipeline.landing.files import LandingFile
-from customerio_pipeline.landing.folders import exchange_folders, sync_folder
+from customerio_pipeline.landing.folders import exchange_folders, make_alike, sync_folder
 from customerio_pipeline.landing.joining import join_files, size_if_sound
 from customerio_pipeline.landing.listing import files_in, without_superseded
 from customerio_pipeline.landing.stillness import disturbed
@@ -208,8 +207,8 @@ def _compact_hour(
     landing: Path, schema: str, hour: Path, wait_seconds: float
 ) -> tuple[int, int] | None:
     """Compact one folder; return its files before and after, None if it stays as it is."""
-    beside = hour.with_name(f".{hour.name}.compacted")
-    _discard(beside, hour)
+    beside = beside_of(hour)
+    discard(beside, hour)
     names = _names(hour)
     present = files_in(hour)
     files = without_superseded(present)
@@ -222,7 +221,7 @@ def _compact_hour(
         _build(landing, beside, hour, joins, names - gone)
         _change_places(landing, schema, beside, hour, names, wait_seconds)
     finally:
-        _discard(beside, hour)
+        discard(beside, hour)
     return len(present), len(files) - sum(len(join) - 1 for join in joins)
 
 
@@ -235,12 +234,12 @@ def _build(
 ) -> None:
     """Make the folder that is to be the hour's: new files, and those that stay."""
     beside.mkdir()
-    _liken(beside, hour)
+    make_alike(beside, hour)
     for join in joins:
         joined = join[0]._replace(last=join[-1].last).path(landing)
         made = beside / (joined.name + _SUFFIX)
         join_files(landing, join, made)
-        _liken(made, join[0].path(landing))
+        make_alike(made, join[0].path(landing))
     for name in kept:
         os.link(hour / name, beside / (name + _SUFFIX))
     sync_folder(beside)
@@ -274,8 +273,16 @@ def _names(hour: Path) -> set[str]:
     return {entry.name for entry in found if not entry.name.startswith(".")}
 
 
-def _discard(beside: Path, hour: Path) -> None:
-    """Remove a folder that is not that of the hour, or no more; what the hour lacks goes there."""
+def beside_of(hour: Path) -> Path:
+    """Return the folder beside that of an hour in which its files are joined."""
+    return hour.with_name(f".{hour.name}.compacted")
+
+
+def discard(beside: Path, hour: Path) -> None:
+    """Remove a folder that is not that of the hour, or no more; what the hour lacks goes there.
+
+    Only who is `alone` may do so.
+    """
     try:
         names = sorted(os.listdir(beside))  # noqa: PTH208  a list of names
     except FileNotFoundError:
@@ -291,11 +298,3 @@ def _discard(beside: Path, hour: Path) -> None:
             sync_folder(hour)
     beside.rmdir()
     sync_folder(hour.parent)
-
-
-def _liken(new: Path, model: Path) -> None:
-    """Give a file or folder owner, group and permissions of another: the receiver writes there."""
-    have, want = new.stat(), model.stat()
-    if (have.st_uid, have.st_gid) != (want.st_uid, want.st_gid):
-        os.chown(new, want.st_uid, want.st_gid)
-    shutil.copymode(model, new)

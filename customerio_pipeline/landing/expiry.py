@@ -105,7 +105,7 @@ def expire(  # noqa: PLR0913  what may be removed
     deliveries = 0
     kept = []
     with alone(landing, schema) as folder:
-        _finish(landing, schema, folder)
+        finish(landing, schema, folder)
         for path in sorted(folder.glob("date=*")):
             day = _day(path)
             if day is None or (today - day).days <= days:
@@ -127,8 +127,12 @@ def expire(  # noqa: PLR0913  what may be removed
     return Expiry(schema, gone, deliveries, kept)
 
 
-def _finish(landing: Path, schema: str, folder: Path) -> None:
-    """Remove what one that was killed left: it is on record."""
+def finish(landing: Path, schema: str, folder: Path) -> None:
+    """Remove what one that was killed left: it is on record. Only who is `alone` may do so.
+
+    Raises:
+        LandingError: something in it is not on record.
+    """
     for going in folder.glob(f"{_GOING}date=*"):
         if _are_among(_files(going), Expirations(landing, schema).offsets()):
             shutil.rmtree(going)

@@ -2,6 +2,7 @@
 
 import ctypes
 import os
+import shutil
 import sys
 from contextlib import suppress
 from functools import lru_cache
@@ -54,6 +55,14 @@ def exchange_folders(one: Path, other: Path) -> None:
     if renameat2(_AT_FDCWD, names[0], _AT_FDCWD, names[1], _RENAME_EXCHANGE):
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number), str(one), None, str(other))
+
+
+def make_alike(new: Path, model: Path) -> None:
+    """Give a file or folder owner, group and permissions of another: the receiver writes there."""
+    have, want = new.stat(), model.stat()
+    if (have.st_uid, have.st_gid) != (want.st_uid, want.st_gid):
+        os.chown(new, want.st_uid, want.st_gid)
+    shutil.copymode(model, new)
 
 
 def sync_entries_once(folder: Path, top: Path) -> None:

@@ -46,11 +46,11 @@ def join_files(landing: Path, files: Sequence[LandingFile], path: Path) -> None:
     rows = files[-1].last - files[0].first + 1
     with path.open("xb") as sink:
         with parquet_writer(sink, rows) as writer:
-            for group in _groups(_tables(landing, files)):
+            for group in _groups(tables_of(landing, files)):
                 writer.write_table(group, row_group_size=group.num_rows)
         sink.flush()
         os.fsync(sink.fileno())
-    if not _is_same(_row_groups(path), _groups(_tables(landing, files))):
+    if not is_same(path, _groups(tables_of(landing, files))):
         raise LandingError(
             f"The file made of {files[0].relative_path} and {len(files) - 1} others does not hold"
             " what they do; they stay as they are."
@@ -65,7 +65,7 @@ def cut_file(landing: Path, file: LandingFile, part: LandingFile, path: Path) ->
         OSError: it cannot be written.
     """
     with path.open("xb") as sink, parquet_writer(sink, part.last - part.first + 1) as writer:
-        for table in _tables(landing, [file]):
+        for table in tables_of(landing, [file]):
             first = table["offset"][0].as_py()
             start = max(part.first - first, 0)
             rows = table.slice(start, max(part.last + 1 - first - start, 0))
@@ -73,8 +73,12 @@ def cut_file(landing: Path, file: LandingFile, part: LandingFile, path: Path) ->
                 writer.write_table(rows, row_group_size=rows.num_rows)
 
 
-def _tables(landing: Path, files: Sequence[LandingFile]) -> Iterator[pa.Table]:
-    """Yield the row groups of the files; check that they hold the offsets they should."""
+def tables_of(landing: Path, files: Sequence[LandingFile]) -> Iterator[pa.Table]:
+    """Yield the row groups of the files; check that they hold the offsets they should.
+
+    Raises:
+        LandingError: one cannot be read, or does not.
+    """
     for file in files:
         following = file.first
         try:
@@ -121,8 +125,9 @@ def _groups(tables: Iterator[pa.Table]) -> Iterator[pa.Table]:
         yield pa.concat_tables(waiting)
 
 
-def _is_same(ours: Iterator[pa.Table], theirs: Iterator[pa.Table]) -> bool:
+def is_same(path: Path, theirs: Iterator[pa.Table]) -> bool:
+    """Tell whether the row groups of a file are these tables."""
     return all(
         one is not None and other is not None and one.equals(other)
-        for one, other in zip_longest(ours, theirs)
+        for one, other in zip_longest(_row_groups(path), theirs)
     )

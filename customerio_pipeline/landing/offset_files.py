@@ -84,8 +84,6 @@ def write_offsets(
     Raises:
         OSError: there is no new file.
     """
-    make_folders(folder)
-    sync_entries_once(folder, landing.parent)
     now_ns = time.time_ns()
     content = {
         time_name: now_ns,
@@ -93,6 +91,17 @@ def write_offsets(
             writer: [(first, last) for first, last in those] for writer, those in offsets.items()
         },
     }
+    write_record(landing, folder, now_ns, content)
+
+
+def write_record(landing: Path, folder: Path, now_ns: int, content: object) -> str:
+    """Add a file of JSON, durably; return its name.
+
+    Raises:
+        OSError: there is no new file.
+    """
+    make_folders(folder)
+    sync_entries_once(folder, landing.parent)
     name = f"{now_ns}-{secrets.token_hex(_DISTINCT_BYTES)}{_SUFFIX}"
     temporary = folder / f".{name}.tmp"
     try:
@@ -105,3 +114,4 @@ def write_offsets(
         temporary.unlink(missing_ok=True)
         raise
     sync_folder(folder)
+    return name

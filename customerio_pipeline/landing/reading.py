@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 from customerio_pipeline.errors import LandingError
 from customerio_pipeline.landing.files import LandingFile
 from customerio_pipeline.landing.offsets import OffsetSet
-from customerio_pipeline.landing.signatures import HELD_VERDICTS
+from customerio_pipeline.landing.signatures import ERASED, HELD_VERDICTS
 
 
 def pending_files(
@@ -68,6 +68,8 @@ class Found(NamedTuple):
 
     deliveries: list[LandedDelivery]
     held: list[HeldDelivery]
+    erased: int
+    """Deliveries of which nothing is left."""
 
 
 _COLUMNS = ("_sdc_sequence", "writer", "offset", "received_at", "content_encoding", "body")
@@ -95,17 +97,21 @@ def read_deliveries(path: Path, loaded: OffsetSet, released: OffsetSet) -> Found
     at = table.column_names.index("received_at")
     table = table.set_column(at, "received_at", table["received_at"].cast(pa.int64()))
     columns = {name: table[name].to_pylist() for name in table.column_names}
-    found = Found([], [])
+    deliveries: list[LandedDelivery] = []
+    held: list[HeldDelivery] = []
+    erased = 0
     for at, (offset, verdict) in enumerate(
         zip(columns["offset"], columns["signature"], strict=True)
     ):
         if loaded.covers(offset, offset):
             continue
-        if verdict in HELD_VERDICTS and not released.covers(offset, offset):
-            found.held.append(HeldDelivery(*(columns[name][at] for name in _HELD_COLUMNS)))
+        if verdict == ERASED:
+            erased += 1
+        elif verdict in HELD_VERDICTS and not released.covers(offset, offset):
+            held.append(HeldDelivery(*(columns[name][at] for name in _HELD_COLUMNS)))
         else:
-            found.deliveries.append(LandedDelivery(*(columns[name][at] for name in _COLUMNS)))
-    return found
+            deliveries.append(LandedDelivery(*(columns[name][at] for name in _COLUMNS)))
+    return Found(deliveries, held, erased)
 
 
 def check_file(landing: Path, file: LandingFile, *, whole: bool = False) -> int:

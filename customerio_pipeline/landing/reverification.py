@@ -1,7 +1,7 @@
 """Looking again at what is held: what the keys of today match is released."""
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -107,14 +107,14 @@ def _verdicts(
 
 def _held(landing: Path, file: LandingFile, columns: list[str]) -> Iterator[dict[str, Any]]:
     with pq.ParquetFile(file.path(landing)) as parquet:
-        for number in _row_groups(parquet):
+        for number in row_groups_with(parquet, HELD_VERDICTS):
             table = parquet.read_row_group(number, columns=columns)
             table = table.filter(pc.is_in(table["signature"], pa.array(HELD_VERDICTS)))
             yield from table.to_pylist()
 
 
-def _row_groups(parquet: pq.ParquetFile) -> Iterator[int]:
-    """Yield the row groups that may have a verdict that holds, by their statistics."""
+def row_groups_with(parquet: pq.ParquetFile, verdicts: Sequence[str]) -> Iterator[int]:
+    """Yield the row groups that may have one of these verdicts, by their statistics."""
     metadata = parquet.metadata
     at = parquet.schema_arrow.names.index("signature")
     for number in range(metadata.num_row_groups):
@@ -122,6 +122,6 @@ def _row_groups(parquet: pq.ParquetFile) -> Iterator[int]:
         if (
             found is None
             or not found.has_min_max
-            or any(found.min <= verdict <= found.max for verdict in HELD_VERDICTS)
+            or any(found.min <= verdict <= found.max for verdict in verdicts)
         ):
             yield number

@@ -21,6 +21,10 @@ STALE = "stale"
 
 HELD_VERDICTS = (INVALID, STALE)
 
+ERASED = "erased"
+"""Stands in the place of a verdict where nothing is left of a delivery but that it came
+(`customerio_pipeline.landing.erasures`)."""
+
 # Behind INVALID or STALE: the mode was `record`, and the delivery is loaded all the same.
 _LOADED = ":loaded"
 _VALID = "valid:"

@@ -4,11 +4,12 @@ A column keeps its name and first type; a value of another JSON type goes to a s
 suffix, so nothing is coerced and no event is refused (stitch-loading 0.1, 5.4-5.6).
 """
 
-from collections.abc import Collection, Iterable, Mapping
+import logging
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Self
 
 from customerio_pipeline.loading.declared import DECLARED_TYPES
-from customerio_pipeline.loading.names import full_name, unique_name
+from customerio_pipeline.loading.names import SEPARATOR, full_name, unique_name
 from customerio_pipeline.loading.target import (
     DATA,
     Column,
@@ -40,6 +41,8 @@ _SUFFIXES = {
     ColumnType.JSON: "__js",
 }
 
+
+_log = logging.getLogger(__name__)
 
 _EVENT_ID = Column("event_id", ColumnType.TEXT, ("event_id",), Kind.TEXT, "event_id")
 
@@ -146,3 +149,19 @@ class ColumnMap:
 
     def _column_count(self) -> int:
         return len({*self.system, *self._types})
+
+
+def log_names(schema: str, mappings: Sequence[Column]) -> None:
+    """Say once of each new column whose name a reader of the JSON would not expect."""
+    for column in mappings:
+        table = f"{schema}.{column.table}"
+        path = SEPARATOR.join(column.path_in_table)
+        if column.is_split:
+            _log.warning(
+                "%s: %s has values of another type now; they go to the new column %s.",
+                table,
+                column.base_name,
+                column.name,
+            )
+        elif path and column.name != path:
+            _log.info("%s: the key %s is the column %s.", table, path, column.name)

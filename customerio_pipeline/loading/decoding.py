@@ -44,11 +44,10 @@ def read_events(body: bytes, content_encoding: str | None) -> list[JsonObject | 
     A body is one event, or an array of them (stitch-loading H-4). An item is the event with a
     usable ``event_id``, or `Rejected` with a reason that a person understands.
     """
-    if content_encoding and content_encoding.strip().lower() in _COMPRESSIONS:
-        unpacked = _unpack(body)
-        if unpacked is None:
-            return [_rejected(body, f"body is not valid {content_encoding}, or too long")]
-        body = unpacked
+    plain = plain_body(body, content_encoding)
+    if plain is None:
+        return [_rejected(body, f"body is not valid {content_encoding}, or too long")]
+    body = plain
     try:
         document = _read(body)
     except UnicodeDecodeError as error:
@@ -62,6 +61,13 @@ def read_events(body: bytes, content_encoding: str | None) -> list[JsonObject | 
     if type(document) is not dict:
         return [_rejected(body, f"body is {_json_type(document)}, not an object")]
     return [_checked(document)]
+
+
+def plain_body(body: bytes, content_encoding: str | None) -> bytes | None:
+    """Return a body unpacked; None if it cannot be, or becomes too long."""
+    if content_encoding and content_encoding.strip().lower() in _COMPRESSIONS:
+        return _unpack(body)
+    return body
 
 
 def _read(body: bytes) -> object:

@@ -14,8 +14,15 @@ import pyarrow as pa
 
 from customerio_pipeline.landing.offsets import OffsetSet
 from customerio_pipeline.landing.reading import HeldDelivery, LandedDelivery
-from customerio_pipeline.landing.signatures import HELD_VERDICTS
-from customerio_pipeline.loading.decoding import MAX_EVENT_ID_BYTES, MAX_EVENT_ID_LENGTH
+from customerio_pipeline.landing.signatures import ERASED, HELD_VERDICTS
+from customerio_pipeline.loading.decoding import (
+    MAX_EVENT_ID_BYTES,
+    MAX_EVENT_ID_LENGTH,
+    read_events,
+)
+from customerio_pipeline.loading.erased import Erased
+
+_PAGE_ROWS = 10_000
 
 
 class Source(NamedTuple):
@@ -44,6 +51,9 @@ class Engine:
     def __init__(self) -> None:
         self.held: list[HeldDelivery] = []
         """What the last `read` left out of ``raw``, because it is to be held."""
+
+        self.erased = 0
+        """Deliveries that it left out because nothing is left of them."""
 
     @cached_property
     def _connection(self) -> duckdb.DuckDBPyConnection:
@@ -87,7 +97,7 @@ class Engine:
             ' FROM (SELECT writer, "offset", _sdc_sequence, received_at, content_encoding,'
             f"   event_id, body, {decoded} AS decoded"
             "  FROM read_parquet(?, hive_partitioning = false) AS landed"
-            f"  WHERE NOT {is_loaded} AND NOT {is_held})",
+            f"  WHERE NOT {is_loaded} AND NOT {is_held} AND signature <> '{ERASED}')",
             [paths],
         )
         self.held = [
@@ -99,6 +109,34 @@ class Engine:
                 [paths],
             )
         ]
+        # An erasure may write a file anew between the two looks into it.
+        [(self.erased,)] = self.rows(
+            "SELECT count(*) FROM read_parquet(?, hive_partitioning = false) AS landed"
+            f" WHERE NOT {is_loaded} AND signature = '{ERASED}'"
+            ' AND (writer, "offset") NOT IN (SELECT (writer, "offset") FROM raw)',
+            [paths],
+        )
+
+    def leave_out(self, erased: Erased) -> None:
+        """Remove from ``raw`` those with ``text`` whose event was erased."""
+        rows = self._connection.execute(
+            "SELECT rowid, event_id, epoch_us(received_at),"
+            # Only what happened, or came, up to then is looked into.
+            " CASE WHEN coalesce(TRY_CAST(text ->> '$.timestamp' AS DOUBLE) * 1e9 <= ?, true)"
+            "  OR epoch_us(received_at) * 1000 <= ? THEN text END"
+            " FROM raw WHERE text IS NOT NULL",
+            [erased.last_ns, erased.last_ns],
+        )
+        gone = []
+        while page := rows.fetchmany(_PAGE_ROWS):
+            for row, event_id, received_us, text in page:
+                if erased.has_event(event_id) or (
+                    text is not None
+                    and erased.covers(read_events(text.encode(), None)[0], received_us)
+                ):
+                    gone.append(row)
+        if gone:
+            self.execute("DELETE FROM raw WHERE rowid IN (SELECT unnest(?))", [gone])
 
     def _among(self, name: str, offsets: Iterable[tuple[str, OffsetSet]]) -> str:
         """Return the condition that a row of ``landed`` is among `offsets`, those of a writer."""

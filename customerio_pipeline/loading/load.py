@@ -14,16 +14,18 @@ from uuid import uuid4
 import duckdb
 
 from customerio_pipeline.errors import LandingError, WarehouseReplacedError
+from customerio_pipeline.landing.erasures import Erasure, Erasures
 from customerio_pipeline.landing.expiry import Expirations
 from customerio_pipeline.landing.files import LandingFile
 from customerio_pipeline.landing.listing import LandingListing, is_superseded
 from customerio_pipeline.landing.offsets import OffsetSet
 from customerio_pipeline.landing.reading import check_file, count_pending, pending_files
 from customerio_pipeline.landing.releases import Releases
+from customerio_pipeline.loading.columns import log_names
 from customerio_pipeline.loading.engine import Source
-from customerio_pipeline.loading.names import SEPARATOR
+from customerio_pipeline.loading.erased import Erased
 from customerio_pipeline.loading.staging import DEFAULT_LAYOUT, Layout, Staging
-from customerio_pipeline.loading.target import Batch, Column, SchemaState, Target
+from customerio_pipeline.loading.target import Batch, SchemaState, Target
 
 MAX_BATCH_DELIVERIES = 250_000
 MAX_BATCH_BYTES = 160 * 1024 * 1024
@@ -91,12 +93,17 @@ class _Landed(NamedTuple):
     released: Mapping[str, OffsetSet]
     """Offsets of deliveries that may be held no more, by writer."""
 
+    erasures: Sequence[Erasure]
+
 
 class _Ahead(NamedTuple):
     """A batch that is being staged while the one before it is merged."""
 
     expected: SchemaState
     """What the schema must hold for the batch to be the next one."""
+
+    erasures: Sequence[Erasure]
+    """Of which there must be no other ones."""
 
     batch: "Future[Batch | None]"
 
@@ -136,7 +143,9 @@ class Loader:
         self._target = target
         self._run_id = run_id
         self._layout = layout
-        self._settled = _Landed([], {})
+        self._erasures = Erasures(landing, schema)
+        self._erased = Erased()
+        self._settled = _Landed([], {}, ())
         self._staging: Staging | None = None
         self._ahead: _Ahead | None = None
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="staging")
@@ -161,9 +170,11 @@ class Loader:
 
     def _load(self, landed: _Landed, started: float) -> LoadReport | None:
         with self._target.exclusive(self.schema):
+            # Whoever erases removes rows under this lock, and those of earlier batches only.
+            landed = landed._replace(erasures=self._erasures.read())
             state = self._target.state(self.schema)
             self._warn_of_lost(landed, state)
-            batch = self._staged_ahead(state) or self._next_batch(landed, state)
+            batch = self._staged_ahead(landed, state) or self._next_batch(landed, state)
             if batch is None:
                 self._settled = landed
                 return None
@@ -174,7 +185,7 @@ class Loader:
             except BaseException:
                 self._forget()  # it has learned columns that the table does not have
                 raise
-        self._log_names(batch.mappings)
+        log_names(self.schema, batch.mappings)
         return LoadReport(
             schema=self.schema,
             load_id=batch.load_id,
@@ -201,7 +212,11 @@ class Loader:
 
     def damage(self) -> list[LandingError]:
         """Return what was left out because it is damaged."""
-        return [*self.damaged.values(), *self._releases.damaged.values()]
+        return [
+            *self.damaged.values(),
+            *self._releases.damaged.values(),
+            *self._erasures.damaged.values(),
+        ]
 
     def publish(self, *, force: bool = False) -> None:
         """Let readers of a copy see what was loaded (`Target.publish`)."""
@@ -224,9 +239,9 @@ class Loader:
         """Stage the batch after this one while this one is merged, if there is one to come."""
         if self._pending(landed, expected):
             future = self._thread.submit(self._next_batch, landed, expected)
-            self._ahead = _Ahead(expected, future)
+            self._ahead = _Ahead(expected, landed.erasures, future)
 
-    def _staged_ahead(self, state: SchemaState) -> Batch | None:
+    def _staged_ahead(self, landed: _Landed, state: SchemaState) -> Batch | None:
         """Return what was staged ahead, unless somebody else changed the schema meanwhile."""
         ahead, self._ahead = self._ahead, None
         if ahead is None:
@@ -236,7 +251,8 @@ class Loader:
         except BaseException:
             self._forget()
             raise
-        if batch is not None and ahead.expected.holds_as_much_as(state):
+        is_current = ahead.erasures is landed.erasures
+        if batch is not None and is_current and ahead.expected.holds_as_much_as(state):
             return batch
         self._forget()
         return None
@@ -244,7 +260,7 @@ class Loader:
     def _next_batch(self, landed: _Landed, state: SchemaState) -> Batch | None:
         """Stage the oldest sound files; None when there is none."""
         while selected := self._select(self._pending(landed, state)):
-            batch = self._stage(selected, landed.released, state)
+            batch = self._stage(selected, landed, state)
             if batch is not None:
                 return batch
         return None
@@ -264,23 +280,8 @@ class Loader:
                 lost,
             )
 
-    def _log_names(self, mappings: Sequence[Column]) -> None:
-        """Say once of each new column whose name a reader of the JSON would not expect."""
-        for column in mappings:
-            table = f"{self.schema}.{column.table}"
-            path = SEPARATOR.join(column.path_in_table)
-            if column.is_split:
-                _log.warning(
-                    "%s: %s has values of another type now; they go to the new column %s.",
-                    table,
-                    column.base_name,
-                    column.name,
-                )
-            elif path and column.name != path:
-                _log.info("%s: the key %s is the column %s.", table, path, column.name)
-
     def _landed(self) -> _Landed:
-        return _Landed(self._listing.files(), self._releases.offsets())
+        return _Landed(self._listing.files(), self._releases.offsets(), self._erasures.read())
 
     def _pending(self, landed: _Landed, state: SchemaState) -> list[LandingFile]:
         pending = pending_files(landed.files, state.settled(landed.released))
@@ -309,14 +310,14 @@ class Loader:
             return None
 
     def _stage(
-        self,
-        files: Sequence[LandingFile],
-        released: Mapping[str, OffsetSet],
-        state: SchemaState,
+        self, files: Sequence[LandingFile], landed: _Landed, state: SchemaState
     ) -> Batch | None:
         """Stage files; None when one of them turned out to be damaged within."""
         batched_at = datetime.now(UTC)
         staging = self._warm_staging(state)
+        released = landed.released
+        if self._erased.erasures is not landed.erasures:
+            self._erased = Erased(landed.erasures)
         settled = state.settled(released)
         try:
             staged = staging.stage(
@@ -331,6 +332,7 @@ class Loader:
                     for file in files
                 ],
                 batched_at,
+                self._erased,
             )
         except (duckdb.Error, LandingError):
             if all(self._size_if_sound(file, whole=True) is not None for file in files):

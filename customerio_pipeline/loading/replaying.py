@@ -16,6 +16,7 @@ from uuid import uuid4
 import duckdb
 
 from customerio_pipeline.errors import LandingError
+from customerio_pipeline.landing.erasures import Erasures
 from customerio_pipeline.landing.expiry import Expirations
 from customerio_pipeline.landing.files import LandingFile
 from customerio_pipeline.landing.listing import LandingListing, landed_offsets
@@ -24,6 +25,7 @@ from customerio_pipeline.landing.reading import check_file, read_deliveries
 from customerio_pipeline.loading.columns import OVERFLOW_COLUMN
 from customerio_pipeline.loading.decoding import read_events
 from customerio_pipeline.loading.engine import Source
+from customerio_pipeline.loading.erased import Erased
 from customerio_pipeline.loading.load import MAX_BATCH_BYTES, MAX_BATCH_DELIVERIES
 from customerio_pipeline.loading.staging import Layout, Staging
 from customerio_pipeline.loading.target import DATA, Batch, Replay, SchemaState, Target
@@ -233,9 +235,10 @@ class Replayer:
     def _stage(self, sources: Sequence[Source], state: SchemaState) -> tuple[Batch, int]:
         """Return the batch, and the number of deliveries that it reads again."""
         batched_at = datetime.now(UTC)
+        erased = Erased(Erasures(self._landing, self._schema).read())
         staging = self._warm_staging(state)
         try:
-            staged = staging.stage(sources, batched_at)
+            staged = staging.stage(sources, batched_at, erased)
             more_events = self._more_events(sources)
         except duckdb.Error:
             for source in sources:

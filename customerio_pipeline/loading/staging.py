@@ -19,6 +19,7 @@ from customerio_pipeline.loading.bulk import ROW_ID, BulkFlattener
 from customerio_pipeline.loading.columns import OVERFLOW_COLUMN, SYSTEM_COLUMNS, ColumnMap
 from customerio_pipeline.loading.decoding import JsonObject, Rejected, read_events
 from customerio_pipeline.loading.engine import Engine, Source
+from customerio_pipeline.loading.erased import Erased
 from customerio_pipeline.loading.flattening import Flattener, Row
 from customerio_pipeline.loading.subtables import ArrayTable, Element, Subtables
 from customerio_pipeline.loading.target import (
@@ -84,6 +85,7 @@ class Layout(NamedTuple):
 
 
 DEFAULT_LAYOUT = Layout()
+NOTHING_ERASED = Erased()
 
 
 class Staged(NamedTuple):
@@ -151,8 +153,10 @@ class Staging:
         """Release the engine."""
         self._engine.close()
 
-    def stage(self, sources: Sequence[Source], batched_at: datetime) -> Staged:
-        """Stage the deliveries of some landing files.
+    def stage(
+        self, sources: Sequence[Source], batched_at: datetime, erased: Erased = NOTHING_ERASED
+    ) -> Staged:
+        """Stage the deliveries of some landing files, but for events that were erased.
 
         Raises:
             duckdb.Error: a file cannot be read, or
@@ -165,16 +169,21 @@ class Staging:
             small = [delivery for one in found for delivery in one.deliveries]
             held = [delivery for one in found for delivery in one.held]
             times = [delivery.received_us for delivery in small]
-            landed = len(small), min(times, default=None), max(times, default=None)
-            return self._stage([], 0, small, held, landed, batched_at)
+            gone = sum(one.erased for one in found)
+            landed = len(small) + gone, min(times, default=None), max(times, default=None)
+            return self._stage([], 0, small, held, landed, batched_at, erased)
         self._engine.read(sources)
         landed = self._engine.rows(
-            "SELECT count(*), epoch_us(min(received_at)), epoch_us(max(received_at)) FROM raw"
+            f"SELECT count(*) + {self._engine.erased}, epoch_us(min(received_at)),"
+            " epoch_us(max(received_at)) FROM raw"
         )[0]
+        if erased:
+            self._engine.leave_out(erased)
         parts = self._flatten_in_bulk()
         superseded = self._engine.rows("SELECT count(*) FROM superseded")[0][0] if parts else 0
         rest = self._rest(parts)
-        return self._stage(parts, superseded, rest, self._engine.held, landed, batched_at)
+        held_now = self._engine.held
+        return self._stage(parts, superseded, rest, held_now, landed, batched_at, erased)
 
     def _stage(  # noqa: PLR0913, PLR0917  what was found, in its kinds
         self,
@@ -184,9 +193,10 @@ class Staging:
         held: Sequence[HeldDelivery],
         landed: tuple[int, int | None, int | None],
         batched_at: datetime,
+        erased: Erased,
     ) -> Staged:
         deliveries, received_from, received_to = landed
-        slow = self._flatten_one_by_one(rest, batched_at)
+        slow = self._flatten_one_by_one(rest, batched_at, erased)
         events = superseded + sum(part.num_rows for part in parts) + slow.events
         parts = _keep_latest(parts, slow.rows)
         types = self._types(parts, slow.rows.values())
@@ -228,7 +238,7 @@ class Staging:
         )
 
     def _flatten_one_by_one(
-        self, deliveries: Sequence[LandedDelivery], batched_at: datetime
+        self, deliveries: Sequence[LandedDelivery], batched_at: datetime, erased: Erased
     ) -> _OneByOne:
         latest: dict[object, Row] = {}
         elements: dict[object, list[Element]] = {}
@@ -237,6 +247,8 @@ class Staging:
         # In the order in which later ones win (design C5).
         for sequence, writer, offset, received_us, encoding, body in sorted(deliveries):
             for event in read_events(body, encoding):
+                if erased.covers(event, received_us):
+                    continue
                 events += 1
                 if isinstance(event, Rejected):
                     rejected.append(

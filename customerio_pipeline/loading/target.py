@@ -252,6 +252,30 @@ class MergeCounts(NamedTuple):
     """Rows that `_sdc_rejected` has more than before; negative after a replay that took some."""
 
 
+class Removal(NamedTuple):
+    """Rows that an erasure takes away, in one transaction."""
+
+    event_ids: Sequence[str]
+    """Of rows of `data` and of the elements of their arrays."""
+
+    rejected: Sequence[tuple[str, int, str]]
+    """Writer, offset and record of rows of `_sdc_rejected`."""
+
+    held: Mapping[str, OffsetSet]
+    """Offsets of `_sdc_held` whose deliveries hold nothing any more: they count as loaded."""
+
+    removed_at: datetime
+
+
+class RemovalCounts(NamedTuple):
+    """Rows that were removed."""
+
+    data: int
+    subtables: Mapping[str, int]
+    rejected: int
+    held: int
+
+
 class QueryResult(NamedTuple):
     """Rows of a read-only query."""
 
@@ -310,6 +334,15 @@ class Target(Protocol):
 
         Raises:
             WarehouseReplacedError: it is not the one whose state was read; read it again.
+            WarehouseError: nothing was changed.
+        """
+
+    def remove(self, schema: str, removal: Removal) -> RemovalCounts:
+        """Remove rows, in one transaction in which what the loads count is corrected.
+
+        Under the load lock of `schema`, which is there.
+
+        Raises:
             WarehouseError: nothing was changed.
         """
 

@@ -1,4 +1,4 @@
-"""Keeping landing small, every hour: files of hours that are over are joined, old days removed."""
+"""Keeping landing in order, every hour: erasures finished, files joined, old days removed."""
 
 from collections.abc import Callable
 from contextlib import closing
@@ -7,16 +7,19 @@ import dagster as dg
 
 from customerio_pipeline.errors import PipelineError
 from customerio_pipeline.landing.compaction import compact
+from customerio_pipeline.landing.erasures import Erasures
 from customerio_pipeline.orchestration.integrations import known_integrations
 from customerio_pipeline.settings import Settings, load_settings
+from customerio_pipeline.verifying.erasing import finish_erasures
 from customerio_pipeline.verifying.expiring import expire_loaded
 from customerio_pipeline.warehouse import open_warehouse
 
 
 @dg.op(
     description=(
-        "Join the small landing files of hours that are over, of every integration; remove days"
-        " older than CUSTOMERIO_LANDING_RETENTION_DAYS that are loaded, where it is set."
+        "Of every integration: erase what came back of what was erased; join small landing files"
+        " of hours that are over; remove days older than CUSTOMERIO_LANDING_RETENTION_DAYS that are"
+        " loaded, where it is set."
     )
 )
 def keep_landing_small(context: dg.OpExecutionContext) -> None:
@@ -28,13 +31,22 @@ def keep_landing_small(context: dg.OpExecutionContext) -> None:
     except PipelineError as error:
         raise dg.Failure(description=str(error), allow_retries=False) from None
     for integration in integrations:
-        for step in (_compact, _expire):
+        for step in (_erase, _compact, _expire):
             try:
                 problems += step(settings, integration.schema, context.log.info)
             except PipelineError as error:
                 problems.append(str(error))
     if problems:
         raise dg.Failure(description=" ".join(problems), allow_retries=False)
+
+
+def _erase(settings: Settings, schema: str, say: Callable[[str], None]) -> list[str]:
+    if not Erasures(settings.landing, schema).read():
+        return []  # the warehouse need not be there
+    with closing(open_warehouse(settings)) as target:
+        done = finish_erasures(target, settings.landing, schema)
+    say(done or "")
+    return []
 
 
 def _compact(settings: Settings, schema: str, say: Callable[[str], None]) -> list[str]:

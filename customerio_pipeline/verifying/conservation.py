@@ -1,5 +1,7 @@
 """Counting: acknowledged = landed = loaded + held + waiting, events = rows + duplicates + rejected.
 
+What was erased is landed and loaded still, as deliveries that hold nothing any more.
+
 Every writer numbers what it acknowledges 0, 1, 2, … without a gap (design C2), a landing file names
 its offsets, and a load settles offsets and counts events in the transaction that writes rows. So
 whatever is lost anywhere leaves a number that does not add up.
@@ -11,13 +13,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from customerio_pipeline.landing.erasures import Erasures
 from customerio_pipeline.landing.expiry import Expirations
 from customerio_pipeline.landing.files import LandingFile
 from customerio_pipeline.landing.listing import LandingListing, landed_offsets
 from customerio_pipeline.landing.offsets import OffsetSet
 from customerio_pipeline.landing.releases import Releases
+from customerio_pipeline.landing.reverification import row_groups_with
+from customerio_pipeline.landing.signatures import ERASED
 from customerio_pipeline.landing.stillness import kept_still
 from customerio_pipeline.loading.target import Reader, SchemaState
 
@@ -103,6 +109,9 @@ class Account:
     expired: int
     """Those of `landed` whose files were removed, as they were old and loaded."""
 
+    erased: int
+    """Those of `landed` of which nothing is left but that they came."""
+
     totals: Totals
     hours: Sequence[HourCount]
     gaps: Sequence[Gap]
@@ -127,6 +136,9 @@ def account(reader: Reader, landing: Path, schema: str) -> Account:
     with kept_still(landing, schema):
         files = LandingListing(landing, schema).files()
         damage = list(_gaps_of_files(landing, files))
+        erased = sum(_count_erased(landing, file) for file in files)
+    erasures = Erasures(landing, schema)
+    erasures.read()
     expirations = Expirations(landing, schema)
     expired = expirations.gone(files)
     landed = landed_offsets(files, expired)
@@ -134,6 +146,7 @@ def account(reader: Reader, landing: Path, schema: str) -> Account:
     gaps = [
         *damage,
         *(Gap(str(error)) for error in expirations.damaged.values()),
+        *(Gap(str(error)) for error in erasures.damaged.values()),
         *_gaps_of_offsets(files, landed),
         *_not_loaded(expired, loaded),
         *_not_landed(loaded, landed),
@@ -147,6 +160,7 @@ def account(reader: Reader, landing: Path, schema: str) -> Account:
         held=sum(hour.held for hour in hours),
         waiting=sum(hour.waiting for hour in hours),
         expired=sum(map(len, expired.values())),
+        erased=erased,
         totals=totals,
         hours=hours,
         gaps=gaps,
@@ -174,6 +188,17 @@ def _gaps_of_files(landing: Path, files: Iterable[LandingFile]) -> Iterator[Gap]
             continue
         if rows != promised:
             yield _of_file(file, f"has {rows} rows, and its name promises {promised}")
+
+
+def _count_erased(landing: Path, file: LandingFile) -> int:
+    """Count the deliveries of a file that were erased; by its footer, where it has none."""
+    try:
+        with pq.ParquetFile(file.path(landing)) as parquet:
+            groups = row_groups_with(parquet, (ERASED,))
+            verdicts = (parquet.read_row_group(at, columns=["signature"]) for at in groups)
+            return sum(pc.sum(pc.equal(each["signature"], ERASED)).as_py() for each in verdicts)
+    except (OSError, pa.ArrowException):
+        return 0  # a gap of its own
 
 
 def _of_file(file: LandingFile, what: str) -> Gap:

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import duckdb
 
+from customerio_pipeline.landing.erasures import FOLDER as ERASURES
 from customerio_pipeline.landing.expiry import Expirations
 from customerio_pipeline.landing.joining import cut_file
 from customerio_pipeline.landing.listing import LandingListing
@@ -78,6 +79,7 @@ def compare(
                 for writer, offsets in released.items()
             },
         )
+        _link_erasures(landing, folder / "landing", schema)
         file = folder / "anew.duckdb"
         anew = DuckDBTarget.from_url(f"duckdb:///{file}", wait_seconds=30, publish_seconds=0)
         loader = Loader(schema, folder / "landing", anew, layout=layout)
@@ -138,6 +140,14 @@ def _link_loaded(landing: Path, beside: Path, schema: str, state: SchemaState) -
                 path.symlink_to(file.path(landing).absolute())
             else:
                 cut_file(landing, file, part, path)
+
+
+def _link_erasures(landing: Path, beside: Path, schema: str) -> None:
+    """Let what was erased be left out of what is loaded anew, too."""
+    erasures = landing / f"integration={schema}" / ERASURES
+    if erasures.is_dir():
+        link = beside / f"integration={schema}" / ERASURES
+        link.symlink_to(erasures.absolute(), target_is_directory=True)
 
 
 def _differences(  # noqa: PLR0913  both sides, and what is compared

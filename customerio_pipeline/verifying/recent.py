@@ -13,6 +13,7 @@ from customerio_pipeline.landing.delivery import LANDED_HEADERS
 from customerio_pipeline.landing.files import LandingFile
 from customerio_pipeline.landing.listing import LandingListing
 from customerio_pipeline.landing.releases import Releases
+from customerio_pipeline.landing.signatures import ERASED
 from customerio_pipeline.landing.stillness import kept_still
 from customerio_pipeline.loading.decoding import read_events
 from customerio_pipeline.loading.target import Reader
@@ -60,7 +61,7 @@ class RecentDelivery:
     """Usable events of the body; none when it is longer than `LONGEST_BODY`."""
 
     fate: str
-    """As `Fates.of`, or `UNKNOWN`."""
+    """As `Fates.of`, or `UNKNOWN`, or `ERASED`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +115,14 @@ def newest_deliveries(
     )
     return [
         RecentDelivery(
-            received_at, url_id, signature, writer, offset, size, events, fate_of((writer, offset))
+            received_at,
+            url_id,
+            signature,
+            writer,
+            offset,
+            size,
+            events,
+            ERASED if signature == ERASED else fate_of((writer, offset)),
         )
         for (received_at, url_id, signature, writer, offset, _, size), events in found
     ]
@@ -155,7 +163,7 @@ def find_delivery(reader: Reader, landing: Path, schema: str, place: Place) -> W
         str(Path(path).relative_to(landing)),
         number,
         events,
-        fate_of(place),
+        ERASED if signature == ERASED else fate_of(place),
     )
 
 

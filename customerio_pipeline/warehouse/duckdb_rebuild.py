@@ -24,12 +24,12 @@ def prepare(connection: duckdb.DuckDBPyConnection, schema: str, beside: str) -> 
     Raises:
         duckdb.Error: nothing was changed.
     """
-    with _transaction(connection):
+    with transaction(connection):
         drop(connection, beside)
         create_schema(connection, schema)
         create_schema(connection, beside)
         _copy(connection, schema, beside, "_sdc_columns")
-        for table in _tables(connection, schema):
+        for table in data_tables(connection, schema):
             evolve_like(connection, schema, beside, table)
 
 
@@ -41,9 +41,9 @@ def finish(
     Raises:
         duckdb.Error: nothing was changed.
     """
-    with _transaction(connection):
+    with transaction(connection):
         create_schema(connection, schema)
-        for table in [*_tables(connection, beside), *METADATA_TABLES]:
+        for table in [*data_tables(connection, beside), *METADATA_TABLES]:
             evolve_like(connection, beside, schema, table)
             connection.execute(f"DELETE FROM {qualified(schema, table)}")
             _copy(connection, beside, schema, table)
@@ -56,7 +56,7 @@ def drop(connection: duckdb.DuckDBPyConnection, schema: str) -> None:
     connection.execute(f"DROP SCHEMA IF EXISTS {ALIAS}.{quoted(schema)} CASCADE")
 
 
-def _tables(connection: duckdb.DuckDBPyConnection, schema: str) -> list[str]:
+def data_tables(connection: duckdb.DuckDBPyConnection, schema: str) -> list[str]:
     """Return `data` and the tables of arrays, as far as they are there."""
     found = connection.execute(
         "SELECT table_name FROM duckdb_tables() WHERE database_name = ? AND schema_name = ?"
@@ -74,7 +74,8 @@ def _copy(connection: duckdb.DuckDBPyConnection, source: str, schema: str, table
 
 
 @contextmanager
-def _transaction(connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
+def transaction(connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
+    """Commit at the end of the block, roll back on any error."""
     connection.execute("BEGIN TRANSACTION")
     try:
         yield

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import TypeVar
 
 import duckdb
 
@@ -16,6 +17,8 @@ from customerio_pipeline.loading.target import (
     Batch,
     MergeCounts,
     QueryResult,
+    Removal,
+    RemovalCounts,
     SchemaState,
 )
 from customerio_pipeline.warehouse import duckdb_copy, duckdb_merge, duckdb_rebuild
@@ -33,12 +36,15 @@ from customerio_pipeline.warehouse.duckdb_file import (
 )
 from customerio_pipeline.warehouse.duckdb_query import run_query
 from customerio_pipeline.warehouse.duckdb_reader import read_file
+from customerio_pipeline.warehouse.duckdb_removal import remove
 from customerio_pipeline.warehouse.duckdb_state import read_state
 from customerio_pipeline.warehouse.duckdb_views import DuckDBViews
 
 # One thread writes rows in whole groups. Several cut them up, for a tenth more processor time,
 # and the other core stages the next batch anyway.
 _LOAD_CONFIG = ENGINE_CONFIG | {"threads": 1}
+
+_Result = TypeVar("_Result")
 
 
 class DuckDBTarget:
@@ -115,20 +121,33 @@ class DuckDBTarget:
                 f"The warehouse {self._file} was damaged; the next load makes it again."
             ) from error
 
+    def remove(self, schema: str, removal: Removal) -> RemovalCounts:
+        """Remove rows in one transaction (`duckdb_removal`)."""
+        return self._change(
+            schema, "an erasure", lambda connection: remove(connection, schema, removal)
+        )
+
     def prepare_rebuild(self, schema: str, beside: str) -> None:
         """Make `beside` anew, without rows (`duckdb_rebuild`)."""
-        self._change(schema, lambda connection: duckdb_rebuild.prepare(connection, schema, beside))
+        self._change(
+            schema,
+            "a rebuild",
+            lambda connection: duckdb_rebuild.prepare(connection, schema, beside),
+        )
 
     def finish_rebuild(self, schema: str, beside: str) -> None:
         """Let what `beside` holds take the place of what `schema` holds (`duckdb_rebuild`)."""
         self._change(
             schema,
+            "a rebuild",
             lambda connection: duckdb_rebuild.finish(connection, schema, beside, self._views),
         )
 
     def drop(self, schema: str) -> None:
         """Drop a schema and all that is in it, if it is there."""
-        self._change(schema, lambda connection: duckdb_rebuild.drop(connection, schema))
+        self._change(
+            schema, "a rebuild", lambda connection: duckdb_rebuild.drop(connection, schema)
+        )
 
     def query(self, sql: str, parameters: Sequence[object] = ()) -> QueryResult:
         """Run one read-only statement with the file opened for just that."""
@@ -169,16 +188,18 @@ class DuckDBTarget:
                 " nothing was changed."
             ) from error
 
-    def _change(self, schema: str, change: Callable[[duckdb.DuckDBPyConnection], None]) -> None:
+    def _change(
+        self, schema: str, what: str, change: Callable[[duckdb.DuckDBPyConnection], _Result]
+    ) -> _Result:
         create(self._file, self._wait_seconds)
         with self._attached(read_only=False):
             try:
-                change(self._connection)
+                return change(self._connection)
             except duckdb.Error as error:
                 if is_damage(error):
                     raise damaged(self._file, error) from error
                 raise WarehouseError(
-                    f"The warehouse {self._file} refused a rebuild of {schema}: {reason(error)};"
+                    f"The warehouse {self._file} refused {what} of {schema}: {reason(error)};"
                     " nothing was changed."
                 ) from error
 

@@ -8,12 +8,21 @@ import psycopg
 from psycopg import errors, sql
 
 from customerio_pipeline.errors import WarehouseBusyError
-from customerio_pipeline.loading.target import DATA, Batch, MergeCounts, QueryResult, SchemaState
+from customerio_pipeline.loading.target import (
+    DATA,
+    Batch,
+    MergeCounts,
+    QueryResult,
+    Removal,
+    RemovalCounts,
+    SchemaState,
+)
 from customerio_pipeline.warehouse import postgres_rebuild
 from customerio_pipeline.warehouse.postgres_connection import Connection, PostgresServer
 from customerio_pipeline.warehouse.postgres_errors import is_lost, sentence
 from customerio_pipeline.warehouse.postgres_merge import PostgresMerge
 from customerio_pipeline.warehouse.postgres_query import run_query
+from customerio_pipeline.warehouse.postgres_removal import remove
 from customerio_pipeline.warehouse.postgres_tables import (
     Tables,
     evolve,
@@ -89,6 +98,12 @@ class PostgresTarget:
                     return session.merge.merge(schema, batch, seen, self._views)
             tables = evolve(session.connection, schema, wanted, self._wait_seconds)
             return session.merge.merge(schema, batch, tables, self._views)
+
+    def remove(self, schema: str, removal: Removal) -> RemovalCounts:
+        """Remove rows in one transaction (`postgres_removal`)."""
+        with self._told(schema) as session:
+            session.merge.forget(schema)
+            return remove(session.connection, schema, removal)
 
     def prepare_rebuild(self, schema: str, beside: str) -> None:
         """Make `beside` anew, without rows (`postgres_rebuild`)."""

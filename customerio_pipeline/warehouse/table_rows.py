@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterable, Mapping
 from datetime import datetime
+from uuid import uuid4
 
 from customerio_pipeline.errors import WarehouseError
 from customerio_pipeline.landing.offsets import OffsetSet
@@ -14,6 +15,8 @@ from customerio_pipeline.loading.target import (
     ColumnType,
     Kind,
     MergeCounts,
+    Removal,
+    RemovalCounts,
     SchemaState,
     TableColumns,
 )
@@ -108,6 +111,27 @@ def load_row(batch: Batch, counts: MergeCounts) -> tuple[object, ...]:
         counts.rejected,
         batch.received_from,
         batch.received_to,
+    )
+
+
+def removal_row(removal: Removal, counts: RemovalCounts) -> tuple[object, ...] | None:
+    """Return the row of ``_sdc_loads`` that corrects the counts; None if they are right."""
+    removed = counts.data + counts.rejected
+    if not removed and not counts.held:
+        return None
+    return (
+        uuid4().hex,
+        removal.removed_at,
+        None,  # run_id
+        0,  # files
+        counts.held,
+        -removed,
+        -counts.data,
+        0,  # updated
+        0,  # duplicates: that they came is true
+        -counts.rejected,
+        None,
+        None,
     )
 
 
