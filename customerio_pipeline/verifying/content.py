@@ -9,6 +9,7 @@ import json
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
+from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,6 +23,7 @@ from customerio_pipeline.landing.releases import Releases, release
 from customerio_pipeline.landing.stillness import kept_still
 from customerio_pipeline.loading.columns import OVERFLOW_COLUMN, SYSTEM_COLUMNS
 from customerio_pipeline.loading.load import Loader, drain
+from customerio_pipeline.loading.masking import Masking
 from customerio_pipeline.loading.staging import Layout
 from customerio_pipeline.loading.target import DATA, ColumnType, SchemaState, Target
 from customerio_pipeline.verifying.conservation import Gap
@@ -30,8 +32,9 @@ from customerio_pipeline.warehouse.duckdb_target import DuckDBTarget
 _PAGE_ROWS = 20_000
 _MOST_GAPS = 20
 _OF_EACH_ROW = "event_id VARCHAR, _sdc_writer VARCHAR, _sdc_offset BIGINT"
+_LOADED_AT = "_sdc_batched_at"
 # When, not what: another load has another.
-_OF_THE_LOAD = frozenset({"_sdc_batched_at"})
+_OF_THE_LOAD = frozenset({_LOADED_AT})
 
 
 class Comparison(NamedTuple):
@@ -89,29 +92,57 @@ def compare(
             # When all that was loaded has expired, nothing was loaded anew.
             connection.execute(f'CREATE SCHEMA IF NOT EXISTS "{schema}"')
             connection.execute(f'CREATE TABLE IF NOT EXISTS "{schema}".data ({_OF_EACH_ROW})')
-            found = _Differences()
+            found = _Differences(schema)
             rows = 0
-            for line in _differences(target, connection, schema, columns, expired):
+            for line in _differences(
+                target, connection, schema, columns, expired, _since(state, layout.masking)
+            ):
                 rows += line if isinstance(line, int) else 0
-                if isinstance(line, Gap):
+                if isinstance(line, (Gap, _BeforeRules)):
                     found.add(line)
         return Comparison(rows, found.gaps())
 
 
+class _BeforeRules(NamedTuple):
+    """A row that differs and was loaded before the rules on fields last changed."""
+
+    columns: list[str]
+    """In which it differs."""
+
+
 class _Differences:
-    def __init__(self) -> None:
+    def __init__(self, schema: str) -> None:
+        self._schema = schema
         self._first: list[Gap] = []
         self._more = 0
+        self._before_rules = 0
+        self._columns: set[str] = set()
 
-    def add(self, gap: Gap) -> None:
-        if len(self._first) < _MOST_GAPS:
-            self._first.append(gap)
+    def add(self, found: Gap | _BeforeRules) -> None:
+        if isinstance(found, _BeforeRules):
+            self._before_rules += 1
+            self._columns.update(found.columns)
+        elif len(self._first) < _MOST_GAPS:
+            self._first.append(found)
         else:
             self._more += 1
 
     def gaps(self) -> list[Gap]:
         more = [Gap(f"{self._more:,} more differences.")] if self._more else []
-        return [*self._first, *more]
+        return [*self._of_rules(), *self._first, *more]
+
+    def _of_rules(self) -> list[Gap]:
+        if not self._before_rules:
+            return []
+        rows = "row was" if self._before_rules == 1 else "rows were"
+        return [
+            Gap(
+                f"{self._before_rules:,} {rows} loaded before the rules on fields last changed,"
+                f" and differ{'s' if self._before_rules == 1 else ''} in"
+                f" {', '.join(sorted(self._columns))}:"
+                f" `customerio-pipeline rebuild {self._schema}` applies the rules."
+            )
+        ]
 
 
 class _Matched(NamedTuple):
@@ -159,13 +190,19 @@ def _matched(here: SchemaState, anew: SchemaState) -> list[_Matched]:
     return list(matched.values())
 
 
-def _differences(
+def _since(state: SchemaState, masking: Masking) -> datetime | None:
+    """Return when the rules on fields last changed, where a row tells when it was loaded."""
+    return masking.changed_at if _LOADED_AT in state.table_columns else None
+
+
+def _differences(  # noqa: PLR0913, PLR0917  what is compared
     target: Target,
     connection: duckdb.DuckDBPyConnection,
     schema: str,
     columns: Sequence[_Matched],
     expired: Mapping[str, OffsetSet],
-) -> Iterator[Gap | int]:
+    rules_since: datetime | None,
+) -> Iterator[Gap | _BeforeRules | int]:
     """Yield what differs, and the number of rows of each page, but for those that expired."""
     connection.execute("CREATE TEMP TABLE seen (event_id VARCHAR)")
     anew_columns = [_quoted(column.anew) if column.anew else "NULL" for column in columns]
@@ -174,7 +211,7 @@ def _differences(
         " WHERE data.event_id IN (SELECT unnest($1::VARCHAR[]))"
     )
     own_columns = [_quoted(column.here) if column.here else "NULL" for column in columns]
-    own_columns += ["_sdc_writer", "_sdc_offset"]
+    own_columns += ["_sdc_writer", "_sdc_offset", _LOADED_AT if rules_since else "NULL"]
     own_sql = f'SELECT {", ".join(["event_id", *own_columns])} FROM "{schema}".data'
     order = f" ORDER BY event_id LIMIT {_PAGE_ROWS}"
     page = target.query(f"{own_sql} WHERE event_id IS NOT NULL{order}").rows
@@ -183,11 +220,18 @@ def _differences(
         truth = {row[0]: row[1:] for row in connection.execute(anew_sql, [ids]).fetchall()}
         connection.execute("INSERT INTO seen SELECT unnest($1::VARCHAR[])", [ids])
         compared = 0
-        for event_id, *values, writer, offset in page:
+        for event_id, *values, writer, offset, loaded_at in page:
             if _is_among(expired, writer, offset):
                 continue
             compared += 1
-            yield from _of_row(str(event_id), values, truth.get(event_id), columns, schema)
+            anew = truth.get(event_id)
+            if anew is None:
+                yield Gap(f"{event_id} is in {schema}.data and in no landing file.")
+            elif differing := _differing(values, anew, columns):
+                if isinstance(loaded_at, datetime) and rules_since and loaded_at < rules_since:
+                    yield _BeforeRules(differing)
+                else:
+                    yield _differs(str(event_id), differing, _place(columns, anew), schema)
         yield compared
         page = target.query(f"{own_sql} WHERE event_id > $1{order}", [ids[-1]]).rows
     missing = connection.execute(
@@ -209,28 +253,23 @@ def _is_among(offsets: Mapping[str, OffsetSet], writer: object, offset: object) 
     )
 
 
-def _of_row(
-    event_id: str,
-    values: Sequence[object],
-    truth: Sequence[object] | None,
-    columns: Sequence[_Matched],
-    schema: str,
-) -> Iterator[Gap]:
-    if truth is None:
-        yield Gap(f"{event_id} is in {schema}.data and in no landing file.")
-        return
-    differing = [
+def _differing(
+    values: Sequence[object], truth: Sequence[object], columns: Sequence[_Matched]
+) -> list[str]:
+    """Return the columns in which a row is not what it should be."""
+    return sorted(
         column.here or f"{column.anew} (missing)"
         for column, value, other in zip(columns, values, truth, strict=True)
         if value != other and _plain(value, column.type) != _plain(other, column.type)
-    ]
-    if differing:
-        place = _place(columns, truth)
-        yield Gap(
-            f"{event_id} in {schema}.data differs from offset {place[1]} of {place[0]} in:"
-            f" {', '.join(sorted(differing))}.",
-            *place,
-        )
+    )
+
+
+def _differs(event_id: str, columns: list[str], place: tuple[str, int, int], schema: str) -> Gap:
+    return Gap(
+        f"{event_id} in {schema}.data differs from offset {place[1]} of {place[0]} in:"
+        f" {', '.join(columns)}.",
+        *place,
+    )
 
 
 def _place(columns: Sequence[_Matched], truth: Sequence[object]) -> tuple[str, int, int]:
