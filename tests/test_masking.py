@@ -19,7 +19,7 @@ from tests.landed_bodies import Warehouse
 from tests.postgres_server import drop_schemas
 from tests.test_load_oracle import BODIES, KEYS, oracle, table
 
-SECRET = "0123456789abcdef" * 4  # noqa: S105  a test's
+SECRET = "0123456789abcdef" * 4
 DROP, HASH, KEEP = FieldAction.DROP, FieldAction.HASH, FieldAction.KEEP
 
 
@@ -92,7 +92,7 @@ def test_the_first_match_counts() -> None:
 
 @pytest.mark.usefixtures("way")
 def test_what_is_dropped_or_hashed(tmp_path: Path, warehouse_url: str) -> None:
-    """Every type of value, everywhere: equal texts have equal hashes, so that they can be joined."""
+    """Every type of value, everywhere: equal texts have equal hashes, to join by."""
     warehouse = house(
         tmp_path,
         warehouse_url,

@@ -169,9 +169,13 @@ class _DrainRun:
         }
         sentence = (
             f"{found.rows} rows from {found.deliveries} deliveries: {found.different} were"
-            f" different, {found.missing} missing, {found.surplus} surplus; {found.before_rules}"
-            " different ones were loaded before the rules on fields last changed."
+            f" different, {found.missing} missing, {found.surplus} surplus."
         )
+        if found.before_rules:
+            sentence += (
+                f" {found.before_rules} of the different ones were loaded before the rules on"
+                " fields last changed."
+            )
         if found.is_same:
             self._context.log.info(sentence)
             return

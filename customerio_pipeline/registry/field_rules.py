@@ -147,9 +147,12 @@ def _save_order(
     connection: sa.Connection, integration: Integration, rules: Sequence[FieldRule]
 ) -> None:
     """Number the rules, note that they changed, and make the key where they need the first."""
-    for position, rule in enumerate(rules):
+    if rules:
         connection.execute(
-            field_rules.update().where(field_rules.c.id == rule.id).values(position=position)
+            field_rules.update()
+            .where(field_rules.c.id == sa.bindparam("rule"))
+            .values(position=sa.bindparam("place")),
+            [{"rule": rule.id, "place": place} for place, rule in enumerate(rules)],
         )
     is_here = field_policies.c.schema == integration.schema
     now = datetime.now(UTC)
