@@ -10,6 +10,8 @@ PipelineError
 │   ├── UnknownUrlError
 │   ├── UnknownKeyError
 │   ├── KeyConflictError
+│   ├── UnknownRuleError
+│   ├── RuleConflictError
 │   ├── ApiTokenExistsError
 │   ├── UnknownApiTokenError
 │   └── RegistryUnavailableError    transient: the registry cannot be reached
@@ -81,6 +83,14 @@ class UnknownKeyError(RegistryError):
 
 class KeyConflictError(RegistryError):
     """The integration has this signing key already, or as many as it can have."""
+
+
+class UnknownRuleError(RegistryError):
+    """The integration has no rule on fields with this id or pattern."""
+
+
+class RuleConflictError(RegistryError):
+    """The integration has a rule of this pattern already, or as many rules as it can have."""
 
 
 class ApiTokenExistsError(RegistryError):

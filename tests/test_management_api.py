@@ -157,6 +157,41 @@ def test_signing_keys_and_what_is_held(api: Api) -> None:
     assert "the-signing-key" not in added.text + keys.text + api.receiver.output
 
 
+def test_rules_on_fields(api: Api) -> None:
+    """Add, refuse, move, remove, each answered with all rules; the key is in no answer."""
+    api.create("Shop")
+    rules = f"{SHOP}/rules"
+    assert api("GET", rules).json() == []
+    added = api("POST", rules, {"pattern": " *email* ", "action": "hash"})
+    assert added.status_code == 201
+    [first] = added.json()
+    assert (first["position"], first["pattern"], first["action"]) == (1, "*email*", "hash")
+    both = api("POST", rules, {"pattern": "data__x", "action": "keep", "position": 1}).json()
+    assert [rule["pattern"] for rule in both] == ["data__x", "*email*"]
+    for body, status, field in (
+        ({"pattern": "*EMAIL*", "action": "drop"}, 409, "pattern"),
+        ({"pattern": "data.recipient", "action": "drop"}, 422, "pattern"),
+        ({"pattern": "event_id", "action": "hash"}, 422, "pattern"),
+        ({"pattern": "x", "action": "mask"}, 422, "action"),
+        ({"pattern": "x", "action": "drop", "position": 4}, 422, "position"),
+        ({"pattern": "x", "action": "drop", "position": 0}, 422, "position"),
+    ):
+        assert_problem(api("POST", rules, body), status, field)
+    one = f"{rules}/{first['rule_id']}"
+    moved = api("PATCH", one, {"position": 1})
+    assert [rule["pattern"] for rule in moved.json()] == ["*email*", "data__x"]
+    assert_problem(api("PATCH", one, {"position": 3}), 422, "position")
+    assert_problem(api("PATCH", f"{rules}/rule_00000000", {"position": 1}), 404)
+    assert (api("DELETE", one).status_code, api("DELETE", one).status_code) == (204, 404)
+    listed = api("GET", rules)
+    assert [rule["pattern"] for rule in listed.json()] == ["data__x"]
+    secret = api.registry.field_rules.policy(api.registry.of_schema("shop")).secret
+    assert secret is not None
+    assert api.receiver.stop() == 0
+    assert api.receiver.logged("rule_removed")[0]["rule_id"] == first["rule_id"]
+    assert secret not in added.text + listed.text + moved.text + api.receiver.output
+
+
 def test_nothing_without_a_token(shared: Api) -> None:
     """Every operation of the document; a session of the page is none."""
     shared.page.sign_in()
@@ -259,6 +294,7 @@ def test_bad_bodies_are_told_with_the_field(
         ("GET", f"/api/integrations/{'x' * 3000}", 404),
         ("DELETE", f"{SHOP}/urls/url_00000000", 404),
         ("DELETE", f"{SHOP}/keys/%00", 404),
+        ("DELETE", f"{SHOP}/rules/rule_00000000", 404),
         ("PUT", SHOP, 405),
         ("POST", f"{SHOP}/urls/a/b", 404),
     ],
@@ -284,7 +320,7 @@ def test_the_document_is_of_the_api_alone(shared: Api) -> None:
         for operation in methods.values()
         if "requestBody" in operation
     }
-    assert len(bodies) == 4
+    assert len(bodies) == 6
     for body in bodies:
         schema = document["components"]["schemas"][body.rpartition("/")[2]]
         assert schema["additionalProperties"] is False
@@ -316,5 +352,5 @@ def test_the_api_is_as_its_document_says(api: Api) -> None:
         timeout=300,
     )
     assert run.returncode == 0, run.stdout[-5000:]
-    assert "Tested: 15" in run.stdout
+    assert "Tested: 19" in run.stdout
     assert not api.receiver.logged("page_failed")

@@ -232,6 +232,7 @@ def test_everybody_can_use_every_page(
             "/rejected",
             "/urls",
             "/signatures",
+            "/fields",
             "/settings",
             "/delete",
             "/nothing",

@@ -100,6 +100,53 @@ def test_signing_keys_by_the_page(tmp_path: Path) -> None:
         assert "the-signing-key" not in page.get(shown).text + receiver.output
 
 
+def test_rules_on_fields_by_the_page(tmp_path: Path) -> None:
+    """Add, refuse, move, remove; what was typed is kept and escaped; the key is never shown."""
+    with running_page(tmp_path) as (receiver, page):
+        page.sign_in()
+        page.create("Stitch Customerio")
+        root = "/integrations/stitch_customerio"
+        shown = f"{root}/fields"
+        assert "None yet" in page.get(shown).text
+        added = page.post(f"{root}/rules", shown, pattern="*email*", action="hash")
+        assert added.headers["location"] == f"{shown}?done=rule-added"
+        assert "holds for what is loaded from now on" in page.get(f"{shown}?done=rule-added").text
+        page.post(f"{root}/rules", shown, pattern="data__x", action="keep")
+        for fields, field in (
+            ({"pattern": MARKUP, "action": "drop"}, "pattern"),
+            ({"pattern": "*EMAIL*", "action": "drop"}, "pattern"),
+            ({"pattern": "event_id", "action": "drop"}, "pattern"),
+            ({"pattern": "x", "action": "mask"}, "action"),
+            ({"pattern": "x"}, "action"),
+        ):
+            refused = page.post(f"{root}/rules", shown, **fields)
+            assert refused.status_code == 422
+            assert f'id="{field}-error"' in refused.text
+            assert "<script>alert" not in refused.text
+        with closing(Registry.open(f"sqlite:///{tmp_path / 'registry.sqlite'}")) as registry:
+            integration = registry.find("Stitch Customerio")
+            email, other = registry.field_rules.list(integration)
+            move = f"{root}/rules/{other.id}/move"
+            assert page.post(move, shown, position="1").status_code == 303
+            assert registry.field_rules.list(integration) == [other, email]
+            for position in ("0", "3", "x", ""):
+                assert page.post(move, shown, position=position).status_code == 409
+            remove = f"{root}/rules/{email.id}/remove"
+            assert "loaded as it is" in page.get(remove).text
+            assert page.post(remove, remove).headers["location"] == f"{shown}?done=rule-removed"
+            assert registry.field_rules.list(integration) == [other]
+            assert page.post(remove, shown).status_code == 409
+            assert page.get(remove).status_code == 409
+            secret = registry.field_rules.policy(integration).secret
+        text = page.get(shown).text
+        assert "data__x" in text
+        assert page.stranger().get(shown).status_code == 303
+        assert receiver.stop() == 0
+        assert secret
+        assert secret not in text + receiver.output
+        assert receiver.logged("rule_removed")[0]["rule_id"] == email.id
+
+
 def test_nothing_without_a_session(tmp_path: Path) -> None:
     """Every page leads to the sign-in, every form does nothing; metrics and health stay open."""
     with running_page(tmp_path) as (_, page):

@@ -4,7 +4,7 @@ import multiprocessing
 import sqlite3
 import stat
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from multiprocessing.synchronize import Barrier
@@ -24,7 +24,14 @@ from customerio_pipeline.errors import (
     UnknownUrlError,
     UrlLimitError,
 )
-from customerio_pipeline.registry.records import Arrays, IntegrationState, NewUrl, SignaturePolicy
+from customerio_pipeline.registry.records import (
+    Arrays,
+    FieldAction,
+    FieldPolicy,
+    IntegrationState,
+    NewUrl,
+    SignaturePolicy,
+)
 from customerio_pipeline.registry.registry import Registry
 from customerio_pipeline.registry.tokens import hash_token, webhook_url
 from customerio_pipeline.settings import MAX_PUBLIC_URL_LENGTH
@@ -229,6 +236,8 @@ def test_a_registry_of_an_earlier_release_is_upgraded(url: str, registry: Regist
             connection.execute(sa.text(f"ALTER TABLE registry_integrations DROP COLUMN {column}"))
         connection.execute(sa.text("DROP TABLE registry_signing_keys"))
         connection.execute(sa.text("DROP TABLE registry_api_tokens"))
+        connection.execute(sa.text("DROP TABLE registry_field_rules"))
+        connection.execute(sa.text("DROP TABLE registry_field_policies"))
         connection.execute(sa.text("UPDATE registry_state SET schema_version = 1"))
     engine.dispose()
     with closing(Registry.open(url)) as upgraded:
@@ -237,6 +246,48 @@ def test_a_registry_of_an_earlier_release_is_upgraded(url: str, registry: Regist
         assert upgraded.keys.policy(upgraded.find("Shop")) == SignaturePolicy()
         assert len(upgraded.snapshot().live_urls) == 2
         assert upgraded.api_tokens.list() == []
+        assert upgraded.field_rules.policy(upgraded.find("Shop")) == FieldPolicy()
+
+
+def test_rules_on_fields_and_their_key_stay_with_the_tables(registry: Registry) -> None:
+    """Whoever continues the schema of a deleted integration continues both; others begin anew."""
+    shop, _ = registry.create("Shop")
+    other, _ = registry.create("Other")
+    registry.field_rules.add(shop, "x", FieldAction.KEEP)
+    assert registry.field_rules.policy(shop).secret is None
+    registry.field_rules.add(shop, "*email*", FieldAction.HASH, position=1)
+    registry.field_rules.add(other, "*email*", FieldAction.DROP)
+    before = registry.field_rules.policy(shop)
+    assert [rule.pattern for rule in before.rules] == ["*email*", "x"]
+    assert before.secret
+    assert before.secret != registry.field_rules.policy(other).secret
+    assert before.secret not in repr(before)
+    registry.delete(shop)
+    with pytest.raises(UnknownIntegrationError):
+        registry.field_rules.add(shop, "y", FieldAction.DROP)
+    again, _ = registry.create("Shop", reuse_schema=True)
+    assert registry.field_rules.policy(again) == before
+    for rule in before.rules:
+        registry.field_rules.remove(again, rule.id)
+    after = registry.field_rules.policy(again)
+    assert (after.rules, after.secret) == ((), before.secret)
+    assert after.changed_at
+    assert before.changed_at
+    assert after.changed_at > before.changed_at
+
+
+def test_rules_of_two_at_once_are_all_there(url: str, registry: Registry) -> None:
+    """In some order, each at a place of its own."""
+    shop, _ = registry.create("Shop")
+
+    def add(number: int) -> None:
+        with closing(Registry.open(url)) as own:
+            own.field_rules.add(shop, f"x{number}", FieldAction.DROP, position=1)
+
+    with ThreadPoolExecutor(4) as threads:
+        list(threads.map(add, range(8)))
+    rules = registry.field_rules.list(shop)
+    assert {rule.pattern for rule in rules} == {f"x{number}" for number in range(8)}
 
 
 def test_an_api_token_is_known_until_it_is_revoked(registry: Registry) -> None:

@@ -26,6 +26,7 @@ _COMMANDS = {
     "receiver": "customerio_pipeline.cli.receiver:receiver",
     "replay": "customerio_pipeline.cli.replay:replay",
     "replay-rejected": "customerio_pipeline.cli.replay:replay_rejected",
+    "rules": "customerio_pipeline.cli.rules:rules",
     "simulate": "customerio_pipeline.cli.simulate:simulate",
     "status": "customerio_pipeline.cli.status:status",
     "trace": "customerio_pipeline.cli.trace:trace",

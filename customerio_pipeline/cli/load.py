@@ -22,7 +22,7 @@ from customerio_pipeline.errors import (
 )
 from customerio_pipeline.loading.load import Loader, LoadReport, drain
 from customerio_pipeline.loading.target import Target
-from customerio_pipeline.orchestration.integrations import check_is_loading, layout_of
+from customerio_pipeline.orchestration.integrations import CurrentLayout, check_is_loading
 from customerio_pipeline.registry.records import Integration, IntegrationState
 from customerio_pipeline.registry.registry import Registry
 from customerio_pipeline.settings import Settings, load_settings
@@ -78,7 +78,7 @@ def _load(
     settings: Settings, target: Target, integration: Integration, wait: bool, *, quiet: bool
 ) -> dict[str, object]:
     schema = integration.schema
-    layout = layout_of(settings, integration)
+    layout = CurrentLayout(settings, integration)
     loader = Loader(schema, settings.landing, target, layout=layout)
     total: dict[str, int] = dict.fromkeys(
         ("files", "deliveries", "events", "inserted", "updated", "duplicates", "rejected", "held"),
@@ -92,6 +92,7 @@ def _load(
                 progress.show(report)
     finally:
         loader.close()
+        layout.close()
     if not quiet and not total["files"]:
         click.echo(f"{schema}: nothing to load")
     return {"schema": schema, **total}

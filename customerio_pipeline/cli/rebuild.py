@@ -55,6 +55,12 @@ def _print(found: Rebuilt) -> None:
         f"{found.schema}: {found.rows:,} rows from {found.deliveries:,} deliveries;"
         f" {found.different:,} were different, {found.missing:,} missing, {found.surplus:,} surplus"
     )
+    if found.before_rules:
+        hint = "" if found.is_swapped else f": `customerio-pipeline rebuild {found.schema}` applies"
+        click.echo(
+            f"  {found.before_rules:,} of the different ones were loaded before the rules on fields"
+            f" last changed{hint and f'{hint} them'}"
+        )
     for example in found.examples:
         click.echo(f"  {example.what:9}  {example.event_id}")
     more = found.different + found.missing + found.surplus - len(found.examples)

@@ -244,7 +244,7 @@ class BulkFlattener:
         )
 
     def _extract(self, part: int, types: Types) -> pa.Table:
-        structure, columns, guards = extraction(types, "_sdc_leaves")
+        structure, columns, guards, hashed = extraction(types, "_sdc_leaves")
         selected = "".join(f"{sql} AS {quoted(name)}, " for name, sql in columns.items())
         is_exact = " AND ".join(
             [
@@ -268,4 +268,9 @@ class BulkFlattener:
         )
         exact = extracted["_sdc_is_exact"]
         extracted = extracted.drop_columns(["_sdc_is_exact"])
-        return extracted if pc.all(exact).as_py() else extracted.filter(exact)
+        if not pc.all(exact).as_py():
+            extracted = extracted.filter(exact)
+        for name, value_type in hashed.items():
+            values = self._flattener.masking.hashed_column(extracted[name], value_type)
+            extracted = extracted.set_column(extracted.column_names.index(name), name, values)
+        return extracted

@@ -108,27 +108,31 @@ class ColumnMap:
         """Type of every mapped column, by name."""
         return self._types
 
-    def column(self, path: tuple[str, ...], kind: Kind) -> Column | None:
-        """Return the column for a value; None when the table has no room for another one."""
+    def column(
+        self, path: tuple[str, ...], kind: Kind, *, is_hashed: bool = False
+    ) -> Column | None:
+        """Return the column for a value; None when the table has no room for another one.
+
+        A hash is text, whatever type is declared for the value that it stands for.
+        """
         known = self._mapping.get((path, kind))
         if known is not None:
             return known
-        column = self._decide(path, kind)
+        column = self._decide(path, kind, is_hashed=is_hashed)
         if column.name not in self._types and self._column_count() >= self._max_columns:
             return None
         self._remember(column)
         self._new.append(column)
         return column
 
-    def _decide(self, path: tuple[str, ...], kind: Kind) -> Column:
+    def _decide(self, path: tuple[str, ...], kind: Kind, *, is_hashed: bool) -> Column:
         base = self._base_names.get(path) or self._new_base_name(path)
         if kind is Kind.NUMBER:
             name = base + _SUFFIXES[ColumnType.TEXT]
             return Column(name, ColumnType.TEXT, path, kind, base, self._table_name)
         wanted = ColumnType(kind.value)
-        base_type = (
-            self._types.get(base) or self._table.get(base) or DECLARED_TYPES.get(path) or wanted
-        )
+        declared = None if is_hashed else DECLARED_TYPES.get(path)
+        base_type = self._types.get(base) or self._table.get(base) or declared or wanted
         name = base if base_type is wanted else base + _SUFFIXES[wanted]
         return Column(name, wanted, path, kind, base, self._table_name)
 

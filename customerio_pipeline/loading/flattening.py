@@ -19,8 +19,10 @@ from customerio_pipeline.loading.exact_json import (
     NumberText,
     nesting,
 )
+from customerio_pipeline.loading.masking import NO_MASKING, Masking
 from customerio_pipeline.loading.names import full_name
 from customerio_pipeline.loading.target import ColumnType, Kind
+from customerio_pipeline.registry.records import FieldAction
 
 Row = dict[str, object]
 
@@ -56,10 +58,13 @@ _MIN_BIGINT, _MAX_BIGINT = -(2**63), 2**63 - 1
 class Node:
     """A key at its place in the event."""
 
-    __slots__ = ("children", "columns", "is_object", "path")
+    __slots__ = ("action", "children", "columns", "is_object", "path")
 
-    def __init__(self, path: tuple[str, ...]) -> None:
+    def __init__(self, path: tuple[str, ...], action: FieldAction | None = None) -> None:
         self.path = path
+        self.action = action
+        """What is done to values before anything else; None: nothing."""
+
         self.is_object = False
         self.children: dict[str, Node] = {}
         # By type of value: enumeration members hash in Python, types in C.
@@ -69,9 +74,12 @@ class Node:
 class Flattener:
     """Flattens events and remembers what it learned of their keys."""
 
-    def __init__(self, columns: ColumnMap, path: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self, columns: ColumnMap, path: tuple[str, ...] = (), masking: Masking = NO_MASKING
+    ) -> None:
         """Begin with what `columns` knows; `path` is where the table's rows are in the event."""
         self.root = Node(path)
+        self.masking = masking
         self.version = 0
         """Rises whenever the tree learns something."""
 
@@ -124,10 +132,16 @@ class Flattener:
             elif (
                 explode is not None
                 and (kind is list or kind is JsonText)
+                and child.action is None
                 and explode(child.path, item)
             ):
                 continue
-            if kind is int:
+            if child.action is not None:
+                item = self._masked(child.action, kind, item)  # noqa: PLW2901
+                if item is None:
+                    continue
+                kind = str
+            elif kind is int:
                 if not _MIN_BIGINT <= item <= _MAX_BIGINT:
                     kind, item = NumberText, str(item)  # noqa: PLW2901
             elif kind is list or kind is JsonText:
@@ -150,15 +164,27 @@ class Flattener:
     def _child(self, node: Node, key: str) -> Node:
         child = node.children.get(key)
         if child is None:
-            child = Node((*node.path, key))
+            path = (*node.path, key)
+            child = Node(path, self.masking.action(path, self.root.path))
             if self._keys < MAX_KEYS:
                 node.children[key] = child
                 self._keys += 1
                 self.version += 1
         return child
 
+    def _masked(self, action: FieldAction, kind: type, item: object) -> str | None:
+        """Return what takes the place of a value; None when nothing does."""
+        if action is FieldAction.DROP:
+            return None
+        if kind is list or kind is JsonText:
+            item = _json_text(item)
+            if not item.strip(EMPTY_JSON):
+                return None
+        return self.masking.hashed(item)
+
     def _column(self, node: Node, kind: type) -> str | None:
-        column = self._columns.column(node.path, _KINDS[kind])
+        is_hashed = node.action is FieldAction.HASH
+        column = self._columns.column(node.path, _KINDS[kind], is_hashed=is_hashed)
         if column is None:
             return None
         node.columns[kind] = column.name

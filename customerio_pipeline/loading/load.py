@@ -120,7 +120,7 @@ class Loader:
         landing: Path,
         target: Target,
         *,
-        layout: Layout = DEFAULT_LAYOUT,
+        layout: Layout | Callable[[], Layout] = DEFAULT_LAYOUT,
         run_id: str | None = None,
         into: str | None = None,
     ) -> None:
@@ -130,7 +130,7 @@ class Loader:
             schema: of the integration.
             landing: folder of the landing files.
             target: the warehouse.
-            layout: of the tables.
+            layout: of the tables; or what tells it as it is now, and is asked once for each batch.
             run_id: of the Dagster run that loads.
             into: schema of the tables; that of the integration when None.
         """
@@ -142,7 +142,8 @@ class Loader:
         self._expirations: Expirations | None = Expirations(landing, schema)
         self._target = target
         self._run_id = run_id
-        self._layout = layout
+        self._layout_now = layout if callable(layout) else lambda: layout
+        self._layout = DEFAULT_LAYOUT  # as of the last batch
         self._erasures = Erasures(landing, schema)
         self._erased = Erased()
         self._settled = _Landed([], {}, ())
@@ -150,15 +151,12 @@ class Loader:
         self._ahead: _Ahead | None = None
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="staging")
 
-    def has_pending(self) -> bool:
-        """Tell whether landing holds a delivery that the warehouse has not settled."""
-        return bool(self._pending(self._landed(), self._target.state(self.schema)))
-
     def load_next(self) -> LoadReport | None:
         """Load the next batch in one transaction; None when nothing is pending.
 
         Raises:
             WarehouseError: nothing was changed; a later call repeats the batch.
+            RegistryError: the layout cannot be told; likewise.
         """
         started = time.monotonic()
         # Again when files that were to be loaded were compacted meanwhile.
@@ -170,6 +168,7 @@ class Loader:
 
     def _load(self, landed: _Landed, started: float) -> LoadReport | None:
         with self._target.exclusive(self.schema):
+            self._follow(self._layout_now())
             # Whoever erases removes rows under this lock, and those of earlier batches only.
             landed = landed._replace(erasures=self._erasures.read())
             state = self._target.state(self.schema)
@@ -226,6 +225,11 @@ class Loader:
         """Release the engine; the target stays open."""
         self._forget()
         self._thread.shutdown()
+
+    def _follow(self, layout: Layout) -> None:
+        if layout != self._layout:
+            self._forget()
+            self._layout = layout
 
     def _forget(self) -> None:
         if self._ahead is not None:

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from customerio_pipeline.loading.exact_json import MAX_DEPTH, MAX_TEXT_DEPTH
 from customerio_pipeline.loading.flattening import EMPTY_JSON, MAX_SURELY_FITTING, Node
+from customerio_pipeline.registry.records import FieldAction
 
 _TYPES: dict[str, type] = {
     "VARCHAR": str,
@@ -47,6 +48,9 @@ class Extraction(NamedTuple):
 
     guards: list[str]
     """Conditions that hold where the expressions are exact."""
+
+    hashed: dict[str, type]
+    """Columns whose values are to be hashed, and what they are before."""
 
 
 class Objects:
@@ -111,6 +115,8 @@ class Cluster:
         for node, name in zip(self.order, found, strict=True):
             if name is None or name == "NULL":
                 continue
+            if node.action is FieldAction.DROP and name != "OBJECT":
+                continue
             value_type = _TYPES.get(name)
             if value_type is None or not _is_decided(node, value_type):
                 return None
@@ -123,6 +129,7 @@ def extraction(types: Types, leaves: str) -> Extraction:
     structure: dict[str, object] = {}
     columns: dict[str, str] = {}
     guards: list[str] = []
+    hashed: dict[str, type] = {}
     for node, value_type in types.items():
         place = structure
         for key in node.path[:-1]:
@@ -132,11 +139,15 @@ def extraction(types: Types, leaves: str) -> Extraction:
             continue
         place[node.path[-1]] = "VARCHAR"
         leaf = ".".join([leaves, *(_identifier(key) for key in node.path)])
-        columns[node.columns[value_type]] = _cast(leaf, value_type)
+        column = node.columns[_column_type(node, value_type)]
+        columns[column] = _cast(leaf, value_type)
+        if node.action is FieldAction.HASH:
+            hashed[column] = value_type
         guard = _guard(leaf, value_type)
         if guard is not None:
             guards.append(guard)
-    return Extraction(_literal(json.dumps(_without_empty(structure))), columns, guards)
+    transformed = _literal(json.dumps(_without_empty(structure)))
+    return Extraction(transformed, columns, guards, hashed)
 
 
 def _guard(leaf: str, value_type: type) -> str | None:
@@ -193,7 +204,12 @@ def _plain_children(node: Node) -> dict[str, Node]:
 def _is_decided(node: Node, value_type: type) -> bool:
     if value_type is dict:
         return node.is_object and len(node.path) < MAX_DEPTH
-    return value_type in node.columns
+    return _column_type(node, value_type) in node.columns
+
+
+def _column_type(node: Node, value_type: type) -> type:
+    """Return what a value is when it gets to its column: a hash is text."""
+    return str if node.action is FieldAction.HASH else value_type
 
 
 def _without_empty(structure: dict[str, object]) -> dict[str, object]:

@@ -21,6 +21,7 @@ from customerio_pipeline.loading.decoding import JsonObject, Rejected, read_even
 from customerio_pipeline.loading.engine import Engine, Source
 from customerio_pipeline.loading.erased import Erased
 from customerio_pipeline.loading.flattening import Flattener, Row
+from customerio_pipeline.loading.masking import NO_MASKING, Masking
 from customerio_pipeline.loading.subtables import ArrayTable, Element, Subtables
 from customerio_pipeline.loading.target import (
     SOURCE_KEY,
@@ -83,6 +84,9 @@ class Layout(NamedTuple):
     subtables: bool = False
     """Whether arrays have tables of their own; otherwise they are JSON text."""
 
+    masking: Masking = NO_MASKING
+    """What becomes of which columns' values."""
+
 
 DEFAULT_LAYOUT = Layout()
 NOTHING_ERASED = Erased()
@@ -126,8 +130,11 @@ class Staging:
     def __init__(self, state: SchemaState, layout: Layout = DEFAULT_LAYOUT) -> None:
         """Begin with what a schema holds."""
         self._columns = ColumnMap.of_data(state, layout.max_columns)
-        self._subtables = Subtables(state, layout.max_columns) if layout.subtables else None
-        self._flattener = Flattener(self._columns)
+        self._subtables = (
+            Subtables(state, layout.max_columns, layout.masking) if layout.subtables else None
+        )
+        self._masking = layout.masking
+        self._flattener = Flattener(self._columns, masking=layout.masking)
         self._engine = Engine()
         self._bulk = BulkFlattener(
             self._engine, self._flattener, lambda event: self._flatten(event, [])
@@ -251,9 +258,9 @@ class Staging:
                     continue
                 events += 1
                 if isinstance(event, Rejected):
-                    rejected.append(
-                        (*event, "data", batched_at, sequence, received_us, writer, offset)
-                    )
+                    record = self._masking.rejected(event.record)
+                    why = (event.reason, "data", batched_at)
+                    rejected.append((record, *why, sequence, received_us, writer, offset))
                     continue
                 event_id = event["event_id"]
                 elements[event_id] = []

@@ -10,6 +10,7 @@ import msgspec
 from customerio_pipeline.loading.columns import OVERFLOW_COLUMN, ColumnMap
 from customerio_pipeline.loading.exact_json import JsonText
 from customerio_pipeline.loading.flattening import EMPTY_JSON, Flattener, Row
+from customerio_pipeline.loading.masking import NO_MASKING, Masking
 from customerio_pipeline.loading.names import SEPARATOR, full_name, unique_name
 from customerio_pipeline.loading.target import (
     DATA,
@@ -45,10 +46,12 @@ _decode = msgspec.json.Decoder().decode
 class ArrayTable:
     """The table of the arrays at one path."""
 
-    def __init__(self, name: str, path: tuple[str, ...], columns: ColumnMap) -> None:
+    def __init__(
+        self, name: str, path: tuple[str, ...], columns: ColumnMap, masking: Masking
+    ) -> None:
         self.name = name
         self.columns = columns
-        self.flattener = Flattener(columns, path)
+        self.flattener = Flattener(columns, path, masking)
         self.key = (*_level_ids(path), SOURCE_KEY)
 
     @property
@@ -68,9 +71,10 @@ Element = tuple[ArrayTable, Row]
 class Subtables:
     """The subtables of one schema; grows while events are flattened."""
 
-    def __init__(self, state: SchemaState, max_columns: int) -> None:
+    def __init__(self, state: SchemaState, max_columns: int, masking: Masking = NO_MASKING) -> None:
         self._state = state
         self._max_columns = max_columns
+        self._masking = masking
         self._names: list[Column] = []
         self._new: list[Column] = []
         self._by_path: dict[tuple[str, ...], ArrayTable] = {}
@@ -163,7 +167,7 @@ class Subtables:
             path=path,
             system=system,
         )
-        return ArrayTable(name, path, columns)
+        return ArrayTable(name, path, columns, self._masking)
 
 
 def _level_ids(path: Sequence[str]) -> list[str]:

@@ -42,6 +42,9 @@ NOTICES = {
     "key-added": "The key is added: receivers know it within a second.",
     "key-removed": "The key is removed and forgotten.",
     "mode-set": "The mode is set: receivers know it within a second.",
+    "rule-added": "The rule is added: it holds for what is loaded from now on.",
+    "rule-moved": "The rule has its new place: that holds for what is loaded from now on.",
+    "rule-removed": "The rule is removed: that holds for what is loaded from now on.",
     "revoked": "The URL is revoked: within a second no delivery to it is taken any more.",
 }
 """What a page says after a change, by the code in its address."""

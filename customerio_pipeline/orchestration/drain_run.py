@@ -11,7 +11,11 @@ from customerio_pipeline.errors import PipelineError
 from customerio_pipeline.loading.load import Loader, LoadReport, drain
 from customerio_pipeline.loading.target import Target
 from customerio_pipeline.orchestration.checks import landed_offsets_gapless
-from customerio_pipeline.orchestration.integrations import check_is_loading, layout_of
+from customerio_pipeline.orchestration.integrations import (
+    CurrentLayout,
+    check_is_loading,
+    layout_of,
+)
 from customerio_pipeline.orchestration.keys import data_key, rejected_key
 from customerio_pipeline.orchestration.metadata import (
     Metadata,
@@ -100,11 +104,12 @@ class _DrainRun:
     def load(self, config: DrainConfig) -> None:
         """Load until the drain ends or the integration is paused."""
         integration = check_is_loading(self._settings, self._schema)
+        layout = CurrentLayout(self._settings, integration)
         loader = Loader(
             self._schema,
             self._settings.landing,
             self._target,
-            layout=layout_of(self._settings, integration),
+            layout=layout,
             run_id=self._context.run.run_id,
         )
         if config.idle_seconds:
@@ -134,6 +139,7 @@ class _DrainRun:
             raise
         finally:
             loader.close()
+            layout.close()
 
     def rebuild(self, *, compare_only: bool) -> None:
         """Make the tables anew.
@@ -157,6 +163,7 @@ class _DrainRun:
             "rebuilt_deliveries": found.deliveries,
             "rebuilt_rows": found.rows,
             "rows_different": found.different,
+            "rows_before_rules": found.before_rules,
             "rows_missing": found.missing,
             "rows_surplus": found.surplus,
         }
@@ -164,6 +171,11 @@ class _DrainRun:
             f"{found.rows} rows from {found.deliveries} deliveries: {found.different} were"
             f" different, {found.missing} missing, {found.surplus} surplus."
         )
+        if found.before_rules:
+            sentence += (
+                f" {found.before_rules} of the different ones were loaded before the rules on"
+                " fields last changed."
+            )
         if found.is_same:
             self._context.log.info(sentence)
             return

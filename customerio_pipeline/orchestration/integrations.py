@@ -4,6 +4,7 @@ from contextlib import closing
 from pathlib import Path
 
 from customerio_pipeline.errors import PipelineError, UnknownIntegrationError
+from customerio_pipeline.loading.masking import Masking
 from customerio_pipeline.loading.staging import Layout
 from customerio_pipeline.registry.records import Arrays, Integration, IntegrationState
 from customerio_pipeline.registry.registry import Registry
@@ -53,6 +54,50 @@ def check_is_loading(settings: Settings, schema: str) -> Integration:
     return integration
 
 
+class CurrentLayout:
+    """How the tables of an integration are laid out at the moment of each call.
+
+    A load asks before each batch, so that a new rule on fields holds for the next one.
+    """
+
+    def __init__(self, settings: Settings, integration: Integration) -> None:
+        """Open the registry; `close` it.
+
+        Raises:
+            RegistryUnavailableError: it cannot be reached.
+        """
+        self._settings = settings
+        self._integration = integration
+        self._registry = Registry.open(settings.registry)
+        self._generation: int | None = None
+
+    def __call__(self) -> Layout:
+        """Return the layout; as long as nothing changed, that is the one of the last call.
+
+        Raises:
+            RegistryUnavailableError: the registry cannot be reached.
+        """
+        generation = self._registry.generation()
+        if generation != self._generation:
+            policy = self._registry.field_rules.policy(self._integration)
+            self._layout = Layout(
+                self._settings.max_columns,
+                subtables=self._integration.arrays is Arrays.SUBTABLES,
+                masking=Masking.of_policy(policy),
+            )
+            self._generation = generation
+        return self._layout
+
+    def close(self) -> None:
+        """Close the registry."""
+        self._registry.close()
+
+
 def layout_of(settings: Settings, integration: Integration) -> Layout:
-    """Return how the tables of an integration are laid out."""
-    return Layout(settings.max_columns, subtables=integration.arrays is Arrays.SUBTABLES)
+    """Return how the tables of an integration are laid out now.
+
+    Raises:
+        RegistryUnavailableError: the registry cannot be reached.
+    """
+    with closing(CurrentLayout(settings, integration)) as layout:
+        return layout()

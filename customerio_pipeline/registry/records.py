@@ -149,6 +149,47 @@ class SignaturePolicy(NamedTuple):
         return self.mode if self.keys else SignatureMode.OFF
 
 
+class FieldAction(StrEnum):
+    """What a load does with the values of a column."""
+
+    DROP = "drop"
+    """They are left out."""
+
+    HASH = "hash"
+    """A keyed hash takes their place."""
+
+    KEEP = "keep"
+    """They are loaded as they are, whatever later rules say."""
+
+
+class FieldRule(NamedTuple):
+    """What becomes of the columns of a pattern."""
+
+    id: str
+    pattern: str
+    """A glob over names of columns, whatever their case."""
+
+    action: FieldAction
+    added_at: datetime
+
+
+class FieldPolicy(NamedTuple):
+    """What loads do with the fields of an integration's events."""
+
+    rules: tuple[FieldRule, ...] = ()
+    """In order: the first that matches counts."""
+
+    secret: str | None = None
+    """Key of the hashes, 64 hexadecimal digits; none before the first rule that needs it."""
+
+    changed_at: datetime | None = None
+    """When a rule was last added, moved or removed; None: never."""
+
+    def __repr__(self) -> str:
+        """Show no key: in a log or traceback it would be leaked."""
+        return f"FieldPolicy(rules={self.rules!r}, secret=…, changed_at={self.changed_at!r})"
+
+
 class LiveUrl(NamedTuple):
     """What the receiver needs to know a caller by."""
 

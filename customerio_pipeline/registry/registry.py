@@ -10,6 +10,7 @@ from customerio_pipeline.registry.admin_access import AdminAccess
 from customerio_pipeline.registry.api_tokens import ApiTokens
 from customerio_pipeline.registry.database import Database
 from customerio_pipeline.registry.display_names import check_name, name_key
+from customerio_pipeline.registry.field_rules import FieldRules
 from customerio_pipeline.registry.records import (
     Arrays,
     Integration,
@@ -69,6 +70,7 @@ class Registry:
         self.admin = AdminAccess(database)
         self.api_tokens = ApiTokens(database)
         self.keys = SigningKeys(database)
+        self.field_rules = FieldRules(database)
 
     @classmethod
     def open(cls, url: str) -> Self:

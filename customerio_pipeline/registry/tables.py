@@ -6,7 +6,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Dialect
 
 # Of the layout below; a registry with a greater one was made by a newer release.
-SCHEMA_VERSION = 5
+SCHEMA_VERSION = 6
 
 # What makes a registry of the version before it one of this version, besides missing tables, which
 # are made before.
@@ -18,6 +18,7 @@ UPGRADES = {
         "ALTER TABLE registry_integrations ADD COLUMN signatures_epoch BIGINT DEFAULT 0 NOT NULL",
     ),
     5: (),  # the table of API tokens
+    6: (),  # the tables of rules on fields
 }
 
 metadata = sa.MetaData()
@@ -92,6 +93,28 @@ signing_keys = sa.Table(
     sa.Column("added_at", _UtcTime, nullable=False),
     sa.Column("removed_at", _UtcTime),
     sa.CheckConstraint("(secret IS NULL) = (removed_at IS NOT NULL)"),
+)
+
+# Of a schema, not of an integration: whoever continues its tables continues its rules and hashes.
+field_rules = sa.Table(
+    "registry_field_rules",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("schema", sa.Text, nullable=False, index=True),
+    sa.Column("position", sa.Integer, nullable=False),
+    sa.Column("pattern", sa.Text, nullable=False),
+    sa.Column("action", sa.Text, nullable=False),
+    sa.Column("added_at", _UtcTime, nullable=False),
+    sa.CheckConstraint("action IN ('drop', 'hash', 'keep')"),
+)
+
+# A row where there ever was a rule; it stays when the last one is gone.
+field_policies = sa.Table(
+    "registry_field_policies",
+    metadata,
+    sa.Column("schema", sa.Text, primary_key=True),
+    sa.Column("secret", sa.Text),
+    sa.Column("changed_at", _UtcTime, nullable=False),
 )
 
 # The management page's password: at most one row.

@@ -25,6 +25,16 @@ def new_key_id() -> str:
     return f"key_{secrets.token_hex(_ID_BYTES)}"
 
 
+def new_rule_id() -> str:
+    """Return a short id such as ``rule_3f9a2c1d``, which may be shown anywhere."""
+    return f"rule_{secrets.token_hex(_ID_BYTES)}"
+
+
+def new_hash_key() -> str:
+    """Return 256 random bits as hexadecimal digits."""
+    return secrets.token_hex(_TOKEN_BYTES)
+
+
 def new_api_token_id() -> str:
     """Return a short id such as ``token_3f9a2c1d``, which may be shown anywhere."""
     return f"token_{secrets.token_hex(_ID_BYTES)}"

@@ -11,6 +11,7 @@ from customerio_pipeline.errors import LandingError, WarehouseError
 from customerio_pipeline.landing.expiry import Expirations
 from customerio_pipeline.landing.listing import LandingListing
 from customerio_pipeline.loading.load import Loader, LoadReport, drain
+from customerio_pipeline.loading.masking import Masking
 from customerio_pipeline.loading.staging import Layout
 from customerio_pipeline.loading.target import DATA, SOURCE_KEY, SchemaState, TableColumns, Target
 from customerio_pipeline.registry.schema_names import MAX_SCHEMA_LENGTH
@@ -20,8 +21,10 @@ _SUFFIX = "-rebuild"
 _DIGEST_CHARACTERS = 8
 _MOST_EXAMPLES = 20
 
+_LOADED_AT = "_sdc_batched_at"
+
 # Of the load that wrote a row, not of the event.
-_OF_THE_LOAD = frozenset({"_sdc_batched_at"})
+_OF_THE_LOAD = frozenset({_LOADED_AT})
 
 # A digest of each row: what is joined stays small, however wide the table.
 _DIFFERENCES = """
@@ -71,6 +74,9 @@ class Rebuilt:
 
     surplus: int
     """Rows that `data` has and landing does not come to."""
+
+    before_rules: int
+    """Those of `different` whose row here was loaded before the rules on fields last changed."""
 
     examples: Sequence[Difference]
     """At most 20 of them."""
@@ -131,7 +137,7 @@ def rebuild(  # noqa: PLR0913  what it works on, and how
                         progress(report)
                     state = target.state(schema)
                     _check_is_whole(schema, state, target.state(beside))
-                    found = _compare(target, schema, beside, state)
+                    found = _compare(target, schema, beside, state, layout.masking)
                     is_swapped = found is not None and not check
                     if is_swapped:
                         target.finish_rebuild(schema, beside)
@@ -181,10 +187,13 @@ class _Compared(NamedTuple):
     different: int = 0
     missing: int = 0
     surplus: int = 0
+    before_rules: int = 0
     examples: Sequence[Difference] = ()
 
 
-def _compare(target: Target, schema: str, beside: str, state: SchemaState) -> _Compared | None:
+def _compare(
+    target: Target, schema: str, beside: str, state: SchemaState, masking: Masking
+) -> _Compared | None:
     """Compare the events of both schemas, with the elements of their arrays.
 
     None when there is no `data` anew, as nothing was landed.
@@ -207,6 +216,14 @@ def _compare(target: Target, schema: str, beside: str, state: SchemaState) -> _C
     ).rows
     rows, different, missing, surplus = (int(str(count)) for count in counts)
     examples = []
+    before_rules = 0
+    if different and masking.changed_at and _LOADED_AT in state.table_columns:
+        [(count,)] = target.query(
+            f'{sql} SELECT count(*) FROM ids JOIN "{schema}".{DATA} AS data ON event_id = id'
+            f" WHERE here = 1 AND anew = 1 AND {_LOADED_AT} < CAST($1 AS timestamptz)",
+            [masking.changed_at],
+        ).rows
+        before_rules = int(str(count))
     if different or missing or surplus:
         found = target.query(
             f"{sql} SELECT id, here, anew FROM ids ORDER BY id LIMIT {_MOST_EXAMPLES}"
@@ -218,7 +235,7 @@ def _compare(target: Target, schema: str, beside: str, state: SchemaState) -> _C
             )
             for event_id, here, anew in found
         ]
-    return _Compared(rows, different, missing, surplus, examples)
+    return _Compared(rows, different, missing, surplus, before_rules, examples)
 
 
 def _element_digests(schema: str, state: SchemaState, anew: SchemaState) -> str:

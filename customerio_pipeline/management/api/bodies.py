@@ -14,7 +14,14 @@ from customerio_pipeline.management.api.problems import bad_field
 from customerio_pipeline.management.sessions import Connection
 from customerio_pipeline.registry import records
 from customerio_pipeline.registry.display_names import MAX_NAME_LENGTH
-from customerio_pipeline.registry.records import Arrays, IntegrationState, SignatureMode
+from customerio_pipeline.registry.field_patterns import MAX_PATTERN_LENGTH
+from customerio_pipeline.registry.field_rules import MAX_RULES
+from customerio_pipeline.registry.records import (
+    Arrays,
+    FieldAction,
+    IntegrationState,
+    SignatureMode,
+)
 from customerio_pipeline.registry.schema_names import MAX_SCHEMA_LENGTH
 from customerio_pipeline.registry.signing_keys import MAX_KEY_LENGTH
 
@@ -26,6 +33,8 @@ Name = Annotated[str, Meta(min_length=1, max_length=MAX_NAME_LENGTH)]
 SchemaName = Annotated[
     str, Meta(pattern="^[a-z0-9_]*[a-z0-9][a-z0-9_]*$", max_length=MAX_SCHEMA_LENGTH)
 ]
+
+Position = Annotated[int, Meta(ge=1, le=MAX_RULES)]
 
 
 class CreateIntegration(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -59,7 +68,24 @@ class SetMode(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     mode: SignatureMode
 
 
-TAKEN = (CreateIntegration, RenameIntegration, AddKey, SetMode)
+class AddRule(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A rule on fields."""
+
+    pattern: Annotated[str, Meta(min_length=1, max_length=MAX_PATTERN_LENGTH)]
+    """A glob over names of columns."""
+
+    action: FieldAction
+    position: Position | None = None
+    """Its place among the rules; the last one when null."""
+
+
+class MoveRule(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Another place among the rules."""
+
+    position: Position
+
+
+TAKEN = (CreateIntegration, RenameIntegration, AddKey, SetMode, AddRule, MoveRule)
 """Every kind of body that a request can have."""
 
 
@@ -149,6 +175,32 @@ class Signatures(Struct, frozen=True, kw_only=True):
     """The mode; `off` where there is no key."""
 
     keys: list[SigningKey]
+
+
+class Rule(Struct, frozen=True, kw_only=True):
+    """A rule on fields: what loads do with the values of the columns it matches."""
+
+    rule_id: str
+    position: int
+    """From 1; the first that matches counts."""
+
+    pattern: str
+    action: FieldAction
+    added_at: datetime
+
+    @classmethod
+    def all_of(cls, rules: list[records.FieldRule]) -> "list[Rule]":
+        """Describe the rules of an integration."""
+        return [
+            cls(
+                rule_id=rule.id,
+                position=position,
+                pattern=rule.pattern,
+                action=rule.action,
+                added_at=rule.added_at,
+            )
+            for position, rule in enumerate(rules, start=1)
+        ]
 
 
 class Reverified(Struct, frozen=True, kw_only=True):

@@ -15,6 +15,7 @@ from customerio_pipeline.management.api.access import require_token
 from customerio_pipeline.management.api.bodies import TAKEN, require_right_body
 from customerio_pipeline.management.api.integrations import Integrations
 from customerio_pipeline.management.api.problems import API_PREFIX
+from customerio_pipeline.management.api.rules import Rules
 from customerio_pipeline.management.api.signatures import SignatureChecks
 from customerio_pipeline.management.api.urls import Urls
 
@@ -39,6 +40,8 @@ _LONGEST_BODY_BYTES = 16 * 1024
         "/integrations/{schema:str}",
         "/integrations/{schema:str}/urls",
         "/integrations/{schema:str}/keys",
+        "/integrations/{schema:str}/rules",
+        "/integrations/{schema:str}/rules/{rule_id:str}",
     ],
     http_method=HttpMethod.OPTIONS,
     include_in_schema=False,
@@ -61,7 +64,7 @@ def api_router() -> Router:
     """Return the routes; each needs a token."""
     return Router(
         API_PREFIX,
-        route_handlers=[_methods, Integrations, Urls, SignatureChecks],
+        route_handlers=[_methods, Integrations, Urls, SignatureChecks, Rules],
         guards=[require_token, require_right_body],
         request_max_body_size=_LONGEST_BODY_BYTES,
     )
@@ -73,8 +76,9 @@ def openapi_config() -> OpenAPIConfig:
         title="customerio-pipeline",
         version=__version__,
         description=(
-            "Integrations, webhook URLs and signing keys. Every request needs a token of"
-            " `customerio-pipeline api-tokens create`; every error is application/problem+json."
+            "Integrations, webhook URLs, signing keys and rules on fields. Every request needs a"
+            " token of `customerio-pipeline api-tokens create`; every error is"
+            " application/problem+json."
         ),
         # The whole address: below a folder, Litestar would answer whatever else is asked there.
         path=f"{API_PREFIX}/openapi.json",
