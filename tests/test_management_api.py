@@ -197,11 +197,11 @@ def test_nothing_without_a_token(shared: Api) -> None:
     shared.page.sign_in()
     document = shared.page.get("/api/openapi.json").json()
     operations = [
-        (method, path.format(schema="shop", url_id="a", key_id="b"))
+        (method, path.format(schema="shop", url_id="a", key_id="b", rule_id="c"))
         for path, methods in document["paths"].items()
         for method in methods
     ]
-    assert len(operations) == 15
+    assert len(operations) == 19
     for method, path in operations:
         for given in ({}, {"authorization": f"Basic {shared.token.token}"}):
             response = shared.page.http.request(method, path, headers=given)

@@ -14,7 +14,7 @@ from customerio_pipeline.settings import load_settings
 _MEANING = {
     FieldAction.DROP: "dropped",
     FieldAction.HASH: "hashed",
-    FieldAction.KEEP: "kept as they are",
+    FieldAction.KEEP: "kept as it is",
 }
 _action = click.Choice([str(action) for action in FieldAction])
 
