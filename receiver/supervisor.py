@@ -59,14 +59,14 @@ class _Supervisor:
         """Workers that only serve while others are replaced, or end."""
 
     async def run(self) -> None:
-        """Serve until SIGTERM or SIGINT; SIGHUP replaces workers and sealer."""
+        """Serve until SIGTERM or SIGINT; SIGHUP replaces workers, sealer and admin process."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
         loop.add_signal_handler(signal.SIGHUP, self._hangup.set)
         self._workers = self._start_workers()
         self._sealer = self._start_sealer()
-        admin = None if self._settings.admin_port is None else self._start_admin()
+        self._admin = self._start_admin()
         reloading = asyncio.create_task(self._keep_reloading())
         await self._stop.wait()
         reloading.cancel()
@@ -77,8 +77,8 @@ class _Supervisor:
         await self._end(self._workers + self._leaving)
         # Last, so that it seals what the workers stored.
         await self._sealer.stop(time.monotonic() + _KILL_AFTER_DRAIN_SECONDS)
-        if admin is not None:
-            await admin.stop(time.monotonic() + _KILL_AFTER_DRAIN_SECONDS)
+        if self._admin is not None:
+            await self._admin.stop(time.monotonic() + _KILL_AFTER_DRAIN_SECONDS)
         log.info("stopped")
 
     async def _keep_reloading(self) -> None:
@@ -91,7 +91,7 @@ class _Supervisor:
             await self._reload()
 
     async def _reload(self) -> None:
-        """Replace workers and sealer by new ones, with the code and the settings of now."""
+        """Replace all processes by new ones, with the code and the settings of now."""
         try:
             settings = load_settings()
             server_context(settings)
@@ -113,6 +113,10 @@ class _Supervisor:
         self._settings = settings
         await self._sealer.stop(time.monotonic() + _READY_SECONDS)
         self._sealer = self._start_sealer()
+        # One after the other: they listen on the same port, and old code cannot show new templates.
+        if self._admin is not None:
+            await self._admin.stop(time.monotonic() + _READY_SECONDS)
+        self._admin = self._start_admin()
         log.info("reloaded")
 
     def _start_workers(self) -> list[Child]:
@@ -122,7 +126,9 @@ class _Supervisor:
     def _start_sealer(self) -> Child:
         return Child("sealer", self._shared)
 
-    def _start_admin(self) -> Child:
+    def _start_admin(self) -> Child | None:
+        if self._settings.admin_port is None:
+            return None
         return Child("admin", self._shared, module=_ADMIN_MODULE)
 
     async def _end(self, workers: Iterable[Child]) -> None:

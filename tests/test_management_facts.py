@@ -1,7 +1,9 @@
 """What the management page shows of what arrives: deliveries, fates, figures, use of URLs."""
 
+import os
 import re
 from collections.abc import Iterator
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -14,6 +16,7 @@ from hypothesis import strategies as st
 
 from customerio_pipeline.cli import cli
 from customerio_pipeline.landing.files import LandingFile
+from customerio_pipeline.registry.registry import Registry
 from customerio_pipeline.verifying.activity import Activity
 from tests.landed_events import WRITER, event, land
 from tests.running_page import Page, running_page
@@ -23,9 +26,11 @@ SCHEMA = "stitch_customerio"
 ROOT = f"/integrations/{SCHEMA}"
 MARKUP = "<script>alert(1)</script>"
 
-_FATE = re.compile(r'<td><span class="badge [a-z]*">([^<]+)</span></td>\s*</tr>')
+# The verdict stands behind it.
+_FATE = re.compile(r'<td><span class="badge [a-z]*">([^<]+)</span></td>\s*<td><span class="badge')
 _DELIVERY = re.compile(rf'href="({ROOT}/deliveries/[0-9a-z]+/\d+)"')
 _FIGURE = re.compile(r"<dt>([^<]+)</dt><dd>([\d,]+)")
+_LAG = re.compile(r">Lag</dt><dd>([^<]+)<")
 
 
 @pytest.fixture
@@ -83,7 +88,7 @@ def test_every_delivery_is_seen_with_its_body_and_its_fate(
     assert figures(page) == {
         "Landed": "5", "Rows": "4", "Waiting": "0", "Held": "0", "Rejected": "2"
     }  # fmt: skip
-    assert "5 in the last hour" in page.get("/").text
+    assert "5 in the last hour, at most " in page.get("/").text
     shown = page.get(f"{ROOT}/events/newest").text
     assert "2 events" in shown
     assert MARKUP not in shown
@@ -102,6 +107,40 @@ def test_every_delivery_is_seen_with_its_body_and_its_fate(
     assert "none 3" in charts
 
 
+def test_the_lag_is_that_of_the_oldest_delivery_that_waits(house: tuple[Receiver, Page]) -> None:
+    """On the dashboard and the overview; nothing waits, no lag."""
+    receiver, page = house
+    page.create("Stitch Customerio")
+    file = land(receiver.landing, SCHEMA, [event("e1")])
+    then = (datetime.now(UTC) - timedelta(minutes=5, seconds=10)).timestamp()
+    os.utime(file.path(receiver.landing), (then, then))
+    land(receiver.landing, SCHEMA, [event("e2")], first=1)
+    for path in ("/cards", f"{ROOT}/figures"):
+        assert _LAG.findall(page.get(path).text) == ["5 min"]
+    load()
+    for path in ("/cards", f"{ROOT}/figures"):
+        assert _LAG.findall(page.get(path).text) == ["0 s"]
+
+
+def test_only_a_call_of_its_urls_says_that_customerio_is_connected(
+    house: tuple[Receiver, Page],
+) -> None:
+    """Neither the page's own test event nor an import; a call of theirs does."""
+    receiver, page = house
+    page.create("Stitch Customerio")
+    assert "Taken and safely stored" in page.post(f"{ROOT}/test-event", ROOT).text
+    wait_landed(receiver.landing, SCHEMA, 1)
+    land(receiver.landing, SCHEMA, [event("e1")], url_id="import")
+    load()
+    for path in ("connect", "arrived"):
+        assert "No event has arrived yet" in page.get(f"{ROOT}/{path}").text
+    with closing(Registry.open(f"sqlite:///{receiver.landing.parent}/registry.sqlite")) as registry:
+        [url] = registry.urls(registry.of_schema(SCHEMA))
+    land(receiver.landing, SCHEMA, [event("e2")], first=1, url_id=url.id)
+    for path in ("connect", "arrived"):
+        assert "✓ Connected" in page.get(f"{ROOT}/{path}").text
+
+
 def test_an_event_is_found_by_its_id(house: tuple[Receiver, Page]) -> None:
     """Every delivery of it, and its row; what nobody has is said so."""
     receiver, page = house
@@ -111,6 +150,7 @@ def test_an_event_is_found_by_its_id(house: tuple[Receiver, Page]) -> None:
     found = page.http.get(f"{ROOT}/trace", params={"event_id": "a/b?c=<d>&"}).text
     assert _FATE.findall(found) == ["superseded", "in data"]
     assert "<dt>metric</dt><dd>clicked</dd>" in found
+    assert re.search(r"<dt>_sdc_received_at</dt><dd>\d{4}-\d\d-\d\dT[\d:.+]+</dd>", found)
     assert "by the command line" in found
     assert "No delivery has this event_id" in page.get(f"{ROOT}/trace?event_id=nobody").text
     for bad in ("", "%00", "x" * 1025):
@@ -247,9 +287,9 @@ def test_trouble_with_one_thing_leaves_the_page(tab: str, house: tuple[Receiver,
     answer = page.get(ROOT + tab)
     assert answer.status_code == 200
     assert "Traceback" not in answer.text
-    if tab == "/events":
+    if tab in ("/events", "/connect"):
         assert "The landing files cannot be read" in answer.text
-    elif tab != "/connect":
+    else:
         assert re.search(r"The (landing files|warehouse)[^<]+", answer.text)
 
 

@@ -1,6 +1,8 @@
 """The management page over HTTP: who gets in, what forms do, what never leaks."""
 
 import json
+import signal
+import socket
 import subprocess
 from collections.abc import Iterator
 from contextlib import closing
@@ -313,3 +315,17 @@ def test_the_log_is_json_and_says_who_did_what(tmp_path: Path) -> None:
         assert receiver.logged("signed_in", client="127.0.0.1")
         assert receiver.logged("integration_created", schema="stitch_customerio")
         assert all(json.loads(line) for line in receiver.output.splitlines())
+
+
+def test_a_reload_replaces_the_page_too(tmp_path: Path) -> None:
+    """SIGHUP after an upgrade: old code cannot show new templates; sessions go on."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    with running_page(tmp_path, admin_port=port) as (receiver, page):
+        page.sign_in()
+        receiver.process.send_signal(signal.SIGHUP)
+        receiver.wait_logged("reloaded")
+        wait_until(lambda: len(receiver.logged("admin_listening")) == 2, "the new page listens")
+        first, second = receiver.pids("admin")
+        assert first != second
+        assert page.get("/").status_code == 200

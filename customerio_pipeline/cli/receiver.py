@@ -26,7 +26,7 @@ def receiver(host: str, port: int, workers: int, fd: int | None) -> None:
     """Take webhooks on a port, store them durably, and seal them into the landing zone.
 
     Runs in the foreground and logs JSON lines to standard error. SIGTERM or Ctrl-C drains it,
-    SIGHUP replaces workers and sealer by new ones, with the code and settings of now.
+    SIGHUP replaces all its processes by new ones, with the code and settings of now.
     """
     from receiver.listener import adopt_listener, open_listener
     from receiver.service_manager import passed_descriptor

@@ -72,6 +72,8 @@ class Sparkline:
 
     bars: Sequence[Bar]
     total: int
+    top: int
+    """The count of the busiest minute."""
 
 
 def sparkline(counts: Sequence[int]) -> Sparkline:
@@ -82,7 +84,7 @@ def sparkline(counts: Sequence[int]) -> Sparkline:
         for at, count in enumerate(counts)
         if count
     ]
-    return Sparkline(bars, sum(counts))
+    return Sparkline(bars, sum(counts), max(counts, default=0))
 
 
 def volume_chart(hours: Sequence["Hour"]) -> Chart:

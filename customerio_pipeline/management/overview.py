@@ -12,6 +12,7 @@ from customerio_pipeline.errors import PipelineError
 from customerio_pipeline.management.charts import lag_chart, sparkline, volume_chart
 from customerio_pipeline.management.pages import PageRequest, page
 from customerio_pipeline.management.services import Services
+from customerio_pipeline.registry.records import Integration
 
 if TYPE_CHECKING:
     from customerio_pipeline.management.charts import Sparkline
@@ -118,12 +119,14 @@ def connect(
 ) -> Response[Any]:
     """Show how to connect Customer.io, click by click."""
     integration = services.registry.of_schema(schema)
+    last, problem = _last_call(services, integration)
     return page(
         request,
         "connect.html",
         integration=integration,
         tab="connect",
-        last=read_figures(services, schema).last_received_at,
+        last=last,
+        problem=problem,
     )
 
 
@@ -133,5 +136,18 @@ def arrived(
 ) -> Response[Any]:
     """Tell whether a first event has arrived: the guide asks for this part until it has."""
     integration = services.registry.of_schema(schema)
-    last = read_figures(services, schema).last_received_at
-    return page(request, "arrived.html", integration=integration, last=last)
+    last, problem = _last_call(services, integration)
+    return page(request, "arrived.html", integration=integration, last=last, problem=problem)
+
+
+def _last_call(services: Services, integration: Integration) -> tuple[datetime | None, str | None]:
+    """Return when one of its URLs was last called, or why that cannot be told.
+
+    Neither a test event of this page nor an import says that Customer.io is connected.
+    """
+    made_at = {url.id: url.created_at for url in services.registry.urls(integration)}
+    try:
+        uses = services.activity(integration.schema).use_of_urls(datetime.now(UTC), made_at)
+    except PipelineError as error:
+        return None, str(error)
+    return max((use.last_used for use in uses.values() if use.last_used), default=None), None

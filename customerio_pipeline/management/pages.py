@@ -146,6 +146,8 @@ def size(count: int) -> str:
 
 def shown(value: object) -> str:
     """Return a value of an event as text that fits into a line or two."""
+    if isinstance(value, datetime):
+        value = value.isoformat()
     text = value if isinstance(value, str) else msgspec.json.encode(value, enc_hook=str).decode()
     # What no encoding can hold would break the page.
     text = text.encode(errors="replace").decode()
