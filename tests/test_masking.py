@@ -124,8 +124,10 @@ def test_what_is_dropped_or_hashed(tmp_path: Path, warehouse_url: str) -> None:
         {"event_id": "e3", "h_text": False, "h_list": [None], "h_float": 0.0, "gone": 7},
         {"event_id": "e4", "h_text": None, "gone": 1e300, "h_big": 2**70},
     ]
-    warehouse.load_bodies(*(json.dumps(each).encode() for each in events))
+    twice = b'{"event_id":"e5", "h_list": [{"a": 1, "a": 2}]}'
+    warehouse.load_bodies(*(json.dumps(each).encode() for each in events), twice)
 
+    assert warehouse.event("e5") == {"event_id": "e5", "h_list": hashed('[{"a":2}]')}
     assert warehouse.event("e1") == {
         "event_id": "e1",
         "metric": "sent",
