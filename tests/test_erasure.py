@@ -182,6 +182,23 @@ def test_rows_whose_deliveries_expired_go_too(
     assert verified["gaps"] == []
 
 
+def test_rows_that_only_have_hashes_of_the_person_go_too(
+    installation: Erasing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where rules hash the columns that name somebody, and the deliveries expired."""
+    monkeypatch.setenv("CUSTOMERIO_LANDING_RETENTION_DAYS", "7")
+    house = installation.warehouse
+    for pattern in ("*customer_id", "*identifiers*", "*recipient*", "*email*"):
+        assert installation.run("rules", "add", SCHEMA, pattern, "hash").exit_code == 0
+    land_hour(house.landing, [*MINE[:9], *THEIRS, *MINE[9:]])
+    assert installation.run("load").exit_code == 0
+    assert installation.printed("expire")[0]["deliveries"] == len(MINE + THEIRS)
+    # Not those that spell the address otherwise, nor an id that is a recipient.
+    found = installation.before("--customer-id", ID, "--email", EMAIL)
+    assert found["data"] == 6
+    assert set(house.events()) == {"t1", "t2", "t3", "mine-5", "mine-8", "mine-9"}
+
+
 def test_several_people_by_standard_input(local: Erasing, tmp_path: Path) -> None:
     """So that nobody's address is in the list of processes."""
     house = local.warehouse

@@ -8,6 +8,7 @@ import click
 
 from customerio_pipeline.cli.landing_wait import wait_for_landing
 from customerio_pipeline.cli.output import print_json, print_table
+from customerio_pipeline.orchestration.integrations import layout_of
 from customerio_pipeline.registry.registry import Registry
 from customerio_pipeline.settings import Settings, load_settings
 from customerio_pipeline.verifying.erasing import Erasing
@@ -39,10 +40,13 @@ def erase(
     settings = load_settings()
     ids, addresses = _values(customer_ids, emails)
     with closing(Registry.open(settings.registry)) as registry:
-        schema = registry.find(name).schema
+        integration = registry.find(name)
+    masking = layout_of(settings, integration).masking
     wait_for_landing(settings)
     with closing(open_warehouse(settings)) as target:
-        found = erase_person(target, settings.landing, schema, ids, addresses)
+        found = erase_person(
+            target, settings.landing, integration.schema, ids, addresses, masking=masking
+        )
         target.publish(force=True)
     spool = _spool_bytes(settings)
     if as_json:

@@ -23,11 +23,19 @@ _elements = msgspec.json.Decoder(list[msgspec.Raw])
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
+class Masked(NamedTuple):
+    """What rules on fields make of the values that are being erased."""
+
+    customer_ids: frozenset[str]
+    emails: frozenset[str]
+
+
 class Erased:
     """Tells of events whether they were erased."""
 
-    def __init__(self, erasures: Sequence[Erasure] = ()) -> None:
+    def __init__(self, erasures: Sequence[Erasure] = (), masked: Masked | None = None) -> None:
         self.erasures = erasures
+        self.masked = masked or Masked(frozenset(), frozenset())
         moments: defaultdict[tuple[str, Hashed], dict[str, int]] = defaultdict(dict)
         event_ids: defaultdict[str, set[str]] = defaultdict(set)
         for each in erasures:

@@ -70,9 +70,13 @@ def _rows_of(target: Target, schema: str, state: SchemaState, erased: Erased) ->
     ]
     naming = {column.name: column for column in columns if column.path in _PATHS}
     conditions: defaultdict[str, list[str]] = defaultdict(list)
+    masked: defaultdict[str, list[str]] = defaultdict(list)
     for name, value in _values(target, schema, list(naming)):
-        if _is_of(erased, naming[name], value):
+        if _is_masked(erased, naming[name], value):
+            masked[name].append(value)
+        elif _is_of(erased, naming[name], value):
             conditions[name].append(value)
+    yield from _rows_with(target, schema, masked)
     selected = ", ".join(
         ["event_id", "_sdc_received_at", *(_quoted(column.name) for column in columns)]
     )
@@ -88,6 +92,18 @@ def _rows_of(target: Target, schema: str, state: SchemaState, erased: Erased) ->
                     yield str(event_id)
 
 
+def _rows_with(target: Target, schema: str, values: Mapping[str, Sequence[str]]) -> Iterator[str]:
+    """Yield the event_ids of rows with certain values, by column; what is there came before now."""
+    for name, those in values.items():
+        for some in _parts(those):
+            for (event_id,) in target.query(
+                f'SELECT event_id FROM "{schema}".{DATA}'
+                f" WHERE CAST({_quoted(name)} AS VARCHAR) IN ({_marks(some)})",
+                some,
+            ).rows:
+                yield str(event_id)
+
+
 def _values(target: Target, schema: str, columns: Sequence[str]) -> Iterator[tuple[str, str]]:
     """Yield the different values of columns, as text: they are compared by their hashes."""
     if not columns:
@@ -99,6 +115,12 @@ def _values(target: Target, schema: str, columns: Sequence[str]) -> Iterator[tup
     )
     for at, value in target.query(sql).rows:
         yield columns[int(str(at))], str(value)
+
+
+def _is_masked(erased: Erased, column: Column, value: str) -> bool:
+    return (column.path in CUSTOMER_ID_PATHS and value in erased.masked.customer_ids) or (
+        column.path in EMAIL_PATHS and value in erased.masked.emails
+    )
 
 
 def _is_of(erased: Erased, column: Column, value: str) -> bool:

@@ -26,7 +26,8 @@ from customerio_pipeline.landing.joining import tables_of
 from customerio_pipeline.landing.listing import files_in
 from customerio_pipeline.landing.offsets import OffsetSet
 from customerio_pipeline.landing.rewriting import remove_halves, rewrite_file
-from customerio_pipeline.loading.erased import Erased, Rest, rest_of
+from customerio_pipeline.loading.erased import Erased, Masked, Rest, rest_of
+from customerio_pipeline.loading.masking import NO_MASKING, Masking
 from customerio_pipeline.loading.persons import plain_email
 from customerio_pipeline.loading.target import Removal, Target
 from customerio_pipeline.verifying.erased_tables import look
@@ -80,10 +81,18 @@ class _Landed:
     problems: list[str] = field(default_factory=list)
 
 
-def erase(
-    target: Target, landing: Path, schema: str, customer_ids: Sequence[str], emails: Sequence[str]
+def erase(  # noqa: PLR0913  what is to be erased, and where
+    target: Target,
+    landing: Path,
+    schema: str,
+    customer_ids: Sequence[str],
+    emails: Sequence[str],
+    *,
+    masking: Masking = NO_MASKING,
 ) -> Erasing:
     """Erase whatever names one of these customer ids or e-mail addresses, up to now.
+
+    `masking` are the rules on fields: the tables may have hashes in the place of the values.
 
     Raises:
         LandingError: somebody else changes the landing files, or one cannot be written.
@@ -101,12 +110,18 @@ def erase(
     )
     with _in_peace(target, landing, schema) as folder:
         # Twice through landing: other versions of the events may not name the person.
-        person = Erased([sought])
+        masked = None
+        if masking is not NO_MASKING:
+            masked = Masked(
+                frozenset(map(masking.hashed, customer_ids)),
+                frozenset(map(masking.hashed, {*emails, *map(plain_email, emails)})),
+            )
+        person = Erased([sought], masked)
         event_ids = _look_through(landing, _hours(folder), person).event_ids
         event_ids |= look(target, schema, person, event_ids).event_ids
         digests = sorted(hashed(salt, Hashed.EVENT_ID, each) for each in event_ids)
         name = erasures.write(msgspec.structs.replace(sought, event_ids=tuple(digests)))
-        erased = Erased(erasures.read())
+        erased = Erased(erasures.read(), masked)
         return _carry_out(target, landing, schema, erasures, erased, name)
 
 
