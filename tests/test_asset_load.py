@@ -17,7 +17,13 @@ from dagster._core.remote_origin import (
 from customerio_pipeline.errors import WarehouseError
 from customerio_pipeline.orchestration import turns
 from customerio_pipeline.orchestration.drain_run import DrainConfig
-from customerio_pipeline.orchestration.keys import data_key, load_op_name, rejected_key
+from customerio_pipeline.orchestration.keys import (
+    data_key,
+    landing_key,
+    load_op_name,
+    rejected_key,
+    view_key,
+)
 from customerio_pipeline.registry.registry import Registry
 from tests.dagster_shop import Shop, failure_of, opened_shop
 from tests.landed_events import PERSONAL, event
@@ -80,6 +86,24 @@ def test_both_tables_are_loaded_with_metadata_for_people(shop: Shop) -> None:
     rejected = _metadata(shop, REJECTED)
     assert rejected["dagster/row_count"] == 1
     assert "| 1 |" in rejected["reasons"]
+
+
+def test_columns_tell_what_they_are_and_where_they_come_from(shop: Shop) -> None:
+    """From landing to the table, and from the table to the views, of what there is."""
+    shop.land(event("a", plan="x"), event("b", plan=7))
+    shop.run()
+
+    data = _metadata(shop, DATA)
+    said = {each.name: each.description for each in data["dagster/column_schema"].columns}
+    assert said["data__campaign_id"] == "the campaign, where one sent the message"
+    assert said["plan"] == "the key plan"
+    assert said["plan__bi"] == "values of plan that are bigint"
+    sources = data["dagster/column_lineage"].deps_by_column
+    assert sources["plan"] == [dg.TableColumnDep(landing_key("shop"), "body")]
+    assert [each.column_name for each in sources["_sdc_sequence"]] == ["_sdc_sequence"]
+    view = _metadata(shop, view_key("shop", "events"))["dagster/column_lineage"].deps_by_column
+    assert [each.column_name for each in view["customer_id"]] == ["data__identifiers__id"]
+    assert {each.asset_key for each in view["occurred_at"]} == {DATA}
 
 
 def test_the_preview_shows_no_personal_data(shop: Shop) -> None:

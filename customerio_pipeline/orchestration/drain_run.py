@@ -11,17 +11,21 @@ from customerio_pipeline.errors import PipelineError
 from customerio_pipeline.loading.load import Loader, LoadReport, drain
 from customerio_pipeline.loading.target import Target
 from customerio_pipeline.orchestration.checks import landed_offsets_gapless
+from customerio_pipeline.orchestration.column_facts import (
+    data_lineage,
+    data_schema,
+    view_lineage,
+)
 from customerio_pipeline.orchestration.integrations import (
     CurrentLayout,
     check_is_loading,
     layout_of,
 )
-from customerio_pipeline.orchestration.keys import data_key, rejected_key
+from customerio_pipeline.orchestration.keys import data_key, rejected_key, view_key
 from customerio_pipeline.orchestration.metadata import (
     Metadata,
     Totals,
     batch_metadata,
-    column_schema,
     newest_rows,
     rejected_rows,
     row_count,
@@ -32,6 +36,7 @@ from customerio_pipeline.orchestration.turns import Turn
 from customerio_pipeline.settings import Settings
 from customerio_pipeline.verifying.rebuilding import rebuild
 from customerio_pipeline.warehouse import open_warehouse
+from customerio_pipeline.warehouse.view_columns import VIEWS
 
 _REPORT_SECONDS = 30
 """Under steady traffic a batch is loaded every second. A materialization with the table's columns
@@ -196,14 +201,33 @@ class _DrainRun:
         selected = self._context.selected_asset_keys
         if rejected_key(self._schema) not in selected and Totals.of(reports).rejected:
             self._log(rejected_key(self._schema), metadata)  # of the same transactions
+        lineage = self._log_lineage() if data_key(self._schema) in selected else {}
         for key in sorted(selected):
             yield dg.MaterializeResult(
                 asset_key=key,
                 metadata={
                     **metadata.get(key, {}),
+                    **lineage.get(key, {}),
                     **(self._rebuilt or run_metadata(self._totals)),
                 },
             )
+
+    def _log_lineage(self) -> dict[dg.AssetKey, Metadata]:
+        """Tell Dagster from which columns those of the views come; return it for `data`.
+
+        Once a run: it takes as much of Dagster's storage as the columns themselves.
+        """
+        columns = self._target.state(self._schema).table_columns
+        if not columns:
+            return {}
+        for view in VIEWS:
+            self._context.log_event(
+                dg.AssetMaterialization(
+                    view_key(self._schema, view),
+                    metadata=view_lineage(self._schema, view, columns),
+                )
+            )
+        return {data_key(self._schema): {**data_lineage(self._schema, columns)}}
 
     def _report(self) -> None:
         reports = self._take_unreported()
@@ -224,7 +248,7 @@ class _DrainRun:
         return {
             data_key(self._schema): {
                 **(batch_metadata(reports) if reports else row_count(self._target, self._schema)),
-                **column_schema(state),
+                **data_schema(state),
                 **newest_rows(self._target, self._schema, state.table_columns),
             },
             rejected_key(self._schema): {

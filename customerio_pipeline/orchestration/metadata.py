@@ -11,9 +11,9 @@ from datetime import datetime, timedelta
 import dagster as dg
 
 from customerio_pipeline.loading.load import LoadReport
-from customerio_pipeline.loading.target import ColumnType, SchemaState, Target
+from customerio_pipeline.loading.target import ColumnType, Target
 
-Metadata = dict[str, dg.MetadataValue | int | float | str]
+Metadata = dict[str, dg.MetadataValue | dg.TableSchema | dg.TableColumnLineage | int | float | str]
 
 # Columns that name nobody; ids only where they are declared as numbers.
 _PREVIEW_TEXT = ("event_id", "object_type", "metric")
@@ -129,17 +129,6 @@ def run_metadata(totals: Totals) -> Metadata:
     }
     lines = [f"| {name} | {value} |" for name, value in rows.items()]
     return {"run_totals": dg.MetadataValue.md("\n".join(["| | |", "|---|---|", *lines]))}
-
-
-def column_schema(state: SchemaState) -> Metadata:
-    """Return the columns of `data` for Dagster's column view."""
-    if not state.table_columns:
-        return {}
-    columns = [
-        dg.TableColumn(name, type=kind.value if kind else "other")
-        for name, kind in state.table_columns.items()
-    ]
-    return {"dagster/column_schema": dg.TableSchema(columns=columns)}  # type: ignore[dict-item]
 
 
 def newest_rows(target: Target, schema: str, columns: Mapping[str, ColumnType | None]) -> Metadata:
