@@ -1,11 +1,24 @@
 """A steady load, as Customer.io's servers make it, and everything that went wrong with it."""
 
 import asyncio
+import time
 from collections import Counter
 from collections.abc import Callable
+from typing import NamedTuple
 
 # In all; the clients take turns, so that it is steady.
 REQUESTS_PER_SECOND = 250
+
+
+class Answer(NamedTuple):
+    """What came of a request."""
+
+    begun_at: float
+    """Monotonic clock."""
+
+    token: str
+    body: bytes
+    status: int
 
 
 class SteadyLoad:
@@ -16,11 +29,17 @@ class SteadyLoad:
 
     def __init__(self, token: str, port: int, clients: int = 20) -> None:
         """Send nothing yet."""
-        self._token = token
+        self.tokens = (token,)
+        """Of the URLs that are called in turn."""
+
         self._port = port
         self._clients = clients
         self.sent: set[bytes] = set()
         self.acknowledged: list[bytes] = []
+        self.answers: list[Answer] = []
+        self.worst_delay = 0.0
+        """Seconds by which a request came too late: how busy the machine is."""
+
         self.statuses: Counter[int] = Counter()
         self.last_answers = 0
         """Answers that said that the connection ends."""
@@ -49,6 +68,7 @@ class SteadyLoad:
         connection: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
         while not end.done():
             await asyncio.sleep(at - loop.time())
+            self.worst_delay = max(self.worst_delay, loop.time() - at)
             at += interval
             # Closed between two requests: a client of HTTP opens another one.
             is_over = connection is not None and connection[0].at_eof()
@@ -77,9 +97,11 @@ class SteadyLoad:
     ) -> bool:
         """Send one request; tell whether the connection ends with its answer."""
         body = b"steady %d" % len(self.sent)
+        token = self.tokens[len(self.sent) % len(self.tokens)]
         self.sent.add(body)
+        begun_at = time.monotonic()
         writer.write(
-            f"POST /v1/webhooks/{self._token} HTTP/1.1\r\nHost: a\r\n"
+            f"POST /v1/webhooks/{token} HTTP/1.1\r\nHost: a\r\n"
             f"{'Connection: close' if ends else 'X: y'}\r\n"
             f"Content-Length: {len(body)}\r\n\r\n".encode()
             + body
@@ -88,6 +110,7 @@ class SteadyLoad:
         await reader.readexactly(int(head.split(b"content-length: ")[1].split(b"\r\n")[0]))
         status = int(head.split(b" ", 2)[1])
         self.statuses[status] += 1
+        self.answers.append(Answer(begun_at, token, body, status))
         if status == 200:
             self.acknowledged.append(body)
         is_last = b"\r\nconnection: close\r\n" in head
