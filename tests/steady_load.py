@@ -1,11 +1,25 @@
 """A steady load, as Customer.io's servers make it, and everything that went wrong with it."""
 
 import asyncio
+import time
 from collections import Counter
 from collections.abc import Callable
+from typing import NamedTuple
 
 # In all; the clients take turns, so that it is steady.
 REQUESTS_PER_SECOND = 250
+_BEAT_SECONDS = 0.01
+
+
+class Answer(NamedTuple):
+    """What came of a request."""
+
+    begun_at: float
+    """Monotonic clock."""
+
+    token: str
+    body: bytes
+    status: int
 
 
 class SteadyLoad:
@@ -16,11 +30,17 @@ class SteadyLoad:
 
     def __init__(self, token: str, port: int, clients: int = 20) -> None:
         """Send nothing yet."""
-        self._token = token
+        self.tokens = (token,)
+        """Of the URLs that are called in turn."""
+
         self._port = port
         self._clients = clients
         self.sent: set[bytes] = set()
         self.acknowledged: list[bytes] = []
+        self.answers: list[Answer] = []
+        self.worst_delay = 0.0
+        """Seconds by which a wait was too long: how busy the machine is."""
+
         self.statuses: Counter[int] = Counter()
         self.last_answers = 0
         """Answers that said that the connection ends."""
@@ -36,11 +56,19 @@ class SteadyLoad:
         loop = asyncio.get_running_loop()
         end = loop.create_future()
         clients = [asyncio.create_task(self._client(at, end)) for at in range(self._clients)]
+        clients.append(asyncio.create_task(self._watch_clock(end)))
         try:
             await asyncio.to_thread(action)
         finally:
             end.set_result(None)
             await asyncio.gather(*clients)
+
+    async def _watch_clock(self, end: asyncio.Future[None]) -> None:
+        loop = asyncio.get_running_loop()
+        while not end.done():
+            until = loop.time() + _BEAT_SECONDS
+            await asyncio.sleep(_BEAT_SECONDS)
+            self.worst_delay = max(self.worst_delay, loop.time() - until)
 
     async def _client(self, number: int, end: asyncio.Future[None]) -> None:
         loop = asyncio.get_running_loop()
@@ -77,9 +105,11 @@ class SteadyLoad:
     ) -> bool:
         """Send one request; tell whether the connection ends with its answer."""
         body = b"steady %d" % len(self.sent)
+        token = self.tokens[len(self.sent) % len(self.tokens)]
         self.sent.add(body)
+        begun_at = time.monotonic()
         writer.write(
-            f"POST /v1/webhooks/{self._token} HTTP/1.1\r\nHost: a\r\n"
+            f"POST /v1/webhooks/{token} HTTP/1.1\r\nHost: a\r\n"
             f"{'Connection: close' if ends else 'X: y'}\r\n"
             f"Content-Length: {len(body)}\r\n\r\n".encode()
             + body
@@ -88,6 +118,7 @@ class SteadyLoad:
         await reader.readexactly(int(head.split(b"content-length: ")[1].split(b"\r\n")[0]))
         status = int(head.split(b" ", 2)[1])
         self.statuses[status] += 1
+        self.answers.append(Answer(begun_at, token, body, status))
         if status == 200:
             self.acknowledged.append(body)
         is_last = b"\r\nconnection: close\r\n" in head

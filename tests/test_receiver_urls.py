@@ -1,11 +1,23 @@
 """URLs that are made and revoked while the receiver runs (design C8)."""
 
+import time
+from collections import Counter
 from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
 
 import pytest
 
+from customerio_pipeline.registry.records import NewUrl
 from customerio_pipeline.registry.registry import Registry
-from tests.running_receiver import Receiver, registry_of, running_receiver, wait_until
+from tests.running_receiver import (
+    Receiver,
+    registry_of,
+    running_receiver,
+    wait_landed,
+    wait_until,
+)
+from tests.steady_load import SteadyLoad
 
 pytestmark = pytest.mark.xdist_group("receiver-urls")
 
@@ -64,3 +76,49 @@ def test_a_paused_integration_is_still_received(receiver: Receiver, registry: Re
     integration, url = registry.create("paused")
     registry.pause(integration)
     assert answers(receiver, url.token) == {200}
+
+
+def test_a_url_is_rotated_under_load_without_a_gap(tmp_path: Path) -> None:
+    """Generate a second, move half the traffic, revoke the first: 401 within a second, no loss.
+
+    What was refused comes again, to the second, as Customer.io repeats it once the URL is changed
+    there.
+    """
+    with (
+        running_receiver(tmp_path, "--port=0", "--workers=2", access_log=False) as receiver,
+        closing(registry_of(tmp_path)) as registry,
+    ):
+        integration, first = registry.create("rotated")
+        load = SteadyLoad(first.token, receiver.port)
+        revoked_at = 0.0
+
+        def begun(url: NewUrl, status: int) -> list[float]:
+            found = (url.token, status)
+            return [at.begun_at for at in load.answers if (at.token, at.status) == found]
+
+        def rotate() -> None:
+            nonlocal revoked_at
+            wait_until(lambda: len(begun(first, 200)) >= 100, "the first is in use")
+            second = registry.generate_url(integration)
+            load.tokens = (first.token, second.token)
+            wait_until(lambda: len(begun(second, 200)) >= 100, "the second is in use")
+            assert set(load.statuses) == {200}
+            registry.revoke_url(integration, first.id)
+            revoked_at = time.monotonic()
+            # Half of the clients keep their connection, so all workers are asked on and on.
+            wait_until(lambda: len(begun(first, 401)) >= 300, "the first is refused")
+
+        load.run_while(rotate)
+        assert load.broken == []
+        assert set(load.statuses) == {200, 401}
+        refused = [answer for answer in load.answers if answer.status == 401]
+        assert {answer.token for answer in refused} == {first.token}
+        # A machine that is late itself makes the workers late as well.
+        assert max(begun(first, 200)) - revoked_at < 1 + load.worst_delay
+        for answer in refused:
+            assert receiver.post(load.tokens[1], answer.body).status_code == 200
+        rows = wait_landed(receiver.landing, "rotated", len(load.sent))
+        assert Counter(row["body"] for row in rows) == Counter(load.sent)
+        # Each worker has a writer of its own; both took deliveries to either URL.
+        writers = {(row["url_id"], row["writer"]) for row in rows}
+        assert len(writers) == 4
