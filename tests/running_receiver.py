@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 
 from customerio_pipeline.registry.records import NewUrl
 from customerio_pipeline.registry.registry import Registry
+from tests.leaked_secrets import leaked_secrets
 
 # A busy machine is slow; nothing waits this long when all is well.
 PATIENCE_SECONDS = 60.0
@@ -143,13 +144,19 @@ def running_receiver(
     *options: str,
     **settings: Any,  # noqa: ANN401  passed on
 ) -> Iterator[Receiver]:
-    """Run a receiver that is ready and seals soon; at the end nothing of it is left."""
+    """Run a receiver that is ready and seals soon; at the end nothing of it is left.
+
+    Whatever a test did with it, its log shows no secret of the installation.
+    """
     receiver = Receiver(home, *options, **{"seal_after_seconds": 0.2} | settings)
     try:
         receiver.wait_ready()
         yield receiver
     finally:
         receiver.kill_everything()
+    assert leaked_secrets(home, receiver.output) == []
+    password = settings.get("admin_password")
+    assert not password or str(password) not in receiver.output
 
 
 def registry_of(home: Path) -> Registry:

@@ -4,13 +4,17 @@ import json
 import os
 import signal
 import socket
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, closing, suppress
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+from customerio_pipeline.registry.tokens import hash_token, new_token
+from tests.leaked_secrets import leaked_secrets
 from tests.running_receiver import (
     PATIENCE_SECONDS,
     Receiver,
     create_integration,
+    registry_of,
     running_receiver,
     wait_until,
 )
@@ -78,6 +82,27 @@ def test_no_token_is_logged_whatever_comes(tmp_path: Path) -> None:
         assert url.id in receiver.output
         assert url.token not in receiver.output
         assert len(receiver.logged("request")) > len(answers) // 2
+
+
+def test_the_scan_of_logs_finds_every_secret(tmp_path: Path) -> None:
+    """Else it would prove nothing: alone, within a line, beside what a token may consist of."""
+    with closing(registry_of(tmp_path)) as registry:
+        integration, url = registry.create("Shop")
+        revoked = registry.generate_url(integration)
+        registry.revoke_url(integration, revoked.id)
+        registry.keys.add(integration, "a-signing-key-of-some-length")
+        token = registry.api_tokens.create("Terraform")
+        session = new_token()
+        registry.admin.begin_session(hash_token(session), datetime.now(UTC) + timedelta(hours=1))
+    assert leaked_secrets(tmp_path, f"nothing here: {new_token()}") == []
+    for secret, kind in (
+        (url.token, "webhook URL"),
+        (f"POST /v1/webhooks/{revoked.token}?a", "webhook URL"),
+        (f"ab{token.token}cd", "API token"),
+        (f"customerio_session={session};", "session"),
+        ("key=a-signing-key-of-some-length", "signing key"),
+    ):
+        assert leaked_secrets(tmp_path, f'{{"event":"{secret}"}}') == [kind]
 
 
 def test_a_request_is_one_line(tmp_path: Path) -> None:
