@@ -103,7 +103,9 @@ def test_an_integration_from_creation_to_deletion(api: Api) -> None:
     revoke = f"{SHOP}/urls/{first['url_id']}"
     assert (api("DELETE", revoke).status_code, api("DELETE", revoke).status_code) == (204, 409)
     wait_until(lambda: post(first["webhook_url"], content=b"{}").status_code == 401, "revoked URL")
-    assert [url["state"] for url in api("GET", f"{SHOP}/urls").json()] == ["revoked", "live"]
+    urls = api("GET", f"{SHOP}/urls").json()
+    assert [url["state"] for url in urls] == ["revoked", "live"]
+    assert [(url["calls_24h"], url["safe_to_revoke"]) for url in urls] == [(0, False)] * 2
 
     assert api("PATCH", SHOP, {"name": "数据 " + MARKUP}).json()["name"] == "数据 " + MARKUP
     assert api("POST", f"{SHOP}/pause").json()["state"] == "paused"

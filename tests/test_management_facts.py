@@ -1,5 +1,6 @@
 """What the management page shows of what arrives: deliveries, fates, figures, use of URLs."""
 
+import json
 import os
 import re
 from collections.abc import Iterator
@@ -219,6 +220,13 @@ def test_a_url_says_when_it_is_safe_to_revoke(house: tuple[Receiver, Page]) -> N
     assert "1 call in 24 h" in shown
     assert shown.count("safe to revoke</span>") == 1
     assert shown.index("safe to revoke</span>") < shown.index(newer)
+    by_command = CliRunner().invoke(cli, ["urls", "list", "stitch_customerio", "--json"])
+    assert [
+        (each["url_id"], each["calls_24h"], each["safe_to_revoke"], bool(each["last_used_at"]))
+        for each in json.loads(by_command.output)
+    ] == [(older, 3, True, True), (newer, 1, False, True)]
+    table = CliRunner().invoke(cli, ["urls", "list", "stitch_customerio"]).output
+    assert re.search(rf"{older}.*\b3 .*yes", table)
     assert "safe to revoke</span>" not in come(older, 1, timedelta(minutes=30))
 
 

@@ -1,6 +1,7 @@
 """``customerio-pipeline urls``: generate, list and revoke webhook URLs."""
 
 from contextlib import closing
+from datetime import UTC, datetime
 
 import click
 
@@ -8,12 +9,12 @@ from customerio_pipeline.cli.integrations import (
     json_option,
     new_url_as_dict,
     print_new_url,
-    print_urls,
     url_as_dict,
 )
-from customerio_pipeline.cli.output import print_json
+from customerio_pipeline.cli.output import print_json, print_table
 from customerio_pipeline.registry.registry import Registry
 from customerio_pipeline.settings import load_settings
+from customerio_pipeline.verifying.activity import Activity, safe_to_revoke
 
 
 @click.group()
@@ -44,13 +45,35 @@ def generate(name: str, *, as_json: bool) -> None:
 @click.argument("name")
 @json_option
 def list_(name: str, *, as_json: bool) -> None:
-    """List the URLs of the integration NAME."""
-    with closing(Registry.open(load_settings().registry)) as registry:
-        found = registry.urls(registry.find(name))
+    """List the URLs of the integration NAME, and how the live ones are used.
+
+    The older of two is safe to revoke once it has been quiet for an hour and the newer one is in
+    use.
+    """
+    settings = load_settings()
+    with closing(Registry.open(settings.registry)) as registry:
+        integration = registry.find(name)
+        found = registry.urls(integration)
+    now = datetime.now(UTC)
+    live = {url.id: url.created_at for url in found if url.is_live}
+    uses = Activity(settings.landing, integration.schema).use_of_urls(now, live)
+    safe = safe_to_revoke(list(live), uses, now)
+    listed = [
+        url_as_dict(url)
+        | {
+            "last_used_at": uses[url.id].last_used if url.id in uses else None,
+            "calls_24h": uses[url.id].calls if url.id in uses else 0,
+            "safe_to_revoke": url.id in safe,
+        }
+        for url in found
+    ]
     if as_json:
-        print_json([url_as_dict(url) for url in found])
-    else:
-        print_urls(found)
+        print_json(listed)
+        return
+    print_table(
+        ("URL id", "State", "Created", "Revoked", "Last used", "Calls in 24 h", "Safe to revoke"),
+        [[*list(row.values())[:-1], "yes" if row["safe_to_revoke"] else ""] for row in listed],
+    )
 
 
 @urls.command()

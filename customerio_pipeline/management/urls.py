@@ -1,7 +1,7 @@
 """Webhook URLs of an integration: list, generate, revoke."""
 
-from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import structlog
@@ -19,9 +19,6 @@ from customerio_pipeline.registry.steps import MAX_LIVE_URLS
 
 if TYPE_CHECKING:
     from customerio_pipeline.verifying.activity import UrlUse
-
-# Customer.io sleeps that long after some answers, then calls again (customerio-webhooks 2).
-_QUIET = timedelta(hours=1)
 
 log = structlog.get_logger()
 
@@ -86,18 +83,6 @@ def _not_live(url_id: str) -> str:
     return f'"{url_id}" is no live URL of this integration; perhaps it is revoked already.'
 
 
-def _safe_to_revoke(
-    live: Sequence[str], uses: Mapping[str, "UrlUse"], now: datetime
-) -> frozenset[str]:
-    """Return the older of two URLs once it is quiet and the newer one is in use."""
-    if len(live) < MAX_LIVE_URLS or not uses:
-        return frozenset()
-    older, newer = (uses[url_id].last_used for url_id in live[:2])
-    is_quiet = older is None or older < now - _QUIET
-    is_used = newer is not None and (older is None or newer > older)
-    return frozenset(live[:1] if is_quiet and is_used else ())
-
-
 def _urls(
     request: PageRequest,
     services: Services,
@@ -105,6 +90,8 @@ def _urls(
     *,
     problem: str | None = None,
 ) -> Response[Any]:
+    from customerio_pipeline.verifying.activity import safe_to_revoke
+
     urls = services.registry.urls(integration)
     live = [url for url in urls if url.is_live]
     uses: Mapping[str, UrlUse] = {}
@@ -123,7 +110,7 @@ def _urls(
         tab="urls",
         live=live,
         uses=uses,
-        safe=_safe_to_revoke([url.id for url in live], uses, now),
+        safe=safe_to_revoke([url.id for url in live], uses, now),
         revoked=[url for url in reversed(urls) if not url.is_live],
         is_full=sum(url.is_live for url in urls) >= MAX_LIVE_URLS,
         problem=problem,

@@ -18,9 +18,13 @@ from customerio_pipeline.landing.listing import LandingListing
 from customerio_pipeline.landing.offsets import OffsetSet
 from customerio_pipeline.landing.reading import pending_files
 from customerio_pipeline.landing.stillness import kept_still
+from customerio_pipeline.registry.steps import MAX_LIVE_URLS
 
 WINDOW = timedelta(hours=24)
 """How far back calls are counted."""
+
+# Customer.io sleeps that long after some answers, then calls again (customerio-webhooks 2).
+_QUIET = timedelta(hours=1)
 
 _MINUTE = 60
 _COUNTS = """
@@ -42,6 +46,24 @@ class UrlUse:
 
     last_used: datetime | None
     """Receipt of the newest delivery; None when there was none since the URL was made."""
+
+
+def safe_to_revoke(
+    live: Sequence[str], uses: Mapping[str, UrlUse], now: datetime
+) -> frozenset[str]:
+    """Return the older of two live URLs once it is quiet and the newer one is in use.
+
+    Args:
+        live: ids, the oldest first.
+        uses: of each.
+        now: the time.
+    """
+    if len(live) < MAX_LIVE_URLS or not uses:
+        return frozenset()
+    older, newer = (uses[url_id].last_used for url_id in live[:2])
+    is_quiet = older is None or older < now - _QUIET
+    is_used = newer is not None and (older is None or newer > older)
+    return frozenset(live[:1] if is_quiet and is_used else ())
 
 
 class Activity:

@@ -108,6 +108,19 @@ class WebhookUrl(Struct, frozen=True, kw_only=True):
         )
 
 
+class UsedUrl(WebhookUrl, frozen=True, kw_only=True):
+    """A webhook URL, without the secret, and how it is used."""
+
+    last_used_at: datetime | None
+    """Receipt of the newest delivery; null of revoked ones, too."""
+
+    calls_24h: int
+    """Deliveries in the last 24 hours; 0 of revoked ones."""
+
+    safe_to_revoke: bool
+    """Whether the newer one is in use, and this one has been quiet for an hour."""
+
+
 class NewUrl(Struct, frozen=True, kw_only=True):
     """A webhook URL just made."""
 

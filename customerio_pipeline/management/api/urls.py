@@ -1,13 +1,16 @@
 """Webhook URLs of an integration: list, generate, revoke."""
 
+from datetime import UTC, datetime
+
 import structlog
 from litestar import Controller, delete, get, post
 from litestar.di import NamedDependency
 from litestar.exceptions import NotFoundException
 from litestar.params import FromPath
+from msgspec import structs
 
 from customerio_pipeline.errors import UnknownUrlError, UrlLimitError
-from customerio_pipeline.management.api.bodies import NewUrl, WebhookUrl
+from customerio_pipeline.management.api.bodies import NewUrl, UsedUrl, WebhookUrl
 from customerio_pipeline.management.api.problems import conflict, documented
 from customerio_pipeline.management.pages import PageRequest
 from customerio_pipeline.management.services import Services
@@ -31,10 +34,24 @@ class Urls(Controller):
     )
     def list_urls(
         self, services: NamedDependency[Services], schema: FromPath[str]
-    ) -> list[WebhookUrl]:
+    ) -> list[UsedUrl]:
         """Return every URL that the integration ever had, without its secret, oldest first."""
-        integration = services.registry.of_schema(schema)
-        return [WebhookUrl.of(url) for url in services.registry.urls(integration)]
+        from customerio_pipeline.verifying.activity import safe_to_revoke
+
+        urls = services.registry.urls(services.registry.of_schema(schema))
+        now = datetime.now(UTC)
+        live = {url.id: url.created_at for url in urls if url.is_live}
+        uses = services.activity(schema).use_of_urls(now, live)
+        safe = safe_to_revoke(list(live), uses, now)
+        return [
+            UsedUrl(
+                **structs.asdict(WebhookUrl.of(url)),
+                last_used_at=uses[url.id].last_used if url.id in uses else None,
+                calls_24h=uses[url.id].calls if url.id in uses else 0,
+                safe_to_revoke=url.id in safe,
+            )
+            for url in urls
+        ]
 
     @post(
         operation_id="generateUrl",
