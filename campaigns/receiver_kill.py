@@ -111,6 +111,8 @@ class _Installation:
             # What a process left that the last round killed: sealed by an undisturbed one.
             self._receiver = ReceiverProcess(self._home, self._workers)
             self._receiver.wait_ready()
+            # A drain ends in time, sealed or not: what the kills piled up takes longer.
+            await self._wait_for_sealing()
             self._receiver.stop()
         finally:
             self._receiver.kill_all()
@@ -136,6 +138,11 @@ class _Installation:
                 self._load.port = await asyncio.to_thread(self._receiver.wait_ready)
         await self._wait_for_acks()
 
+    async def _wait_for_sealing(self) -> None:
+        give_up_at = time.monotonic() + _PATIENCE_SECONDS
+        while _left(self._home) and time.monotonic() < give_up_at:  # noqa: ASYNC110  a folder
+            await asyncio.sleep(0.05)
+
     async def _wait_for_acks(self) -> None:
         """Wait until the load flows: a kill amid a standstill would try nothing."""
         enough = len(self._load.acknowledged) + 2 * _CLIENTS
@@ -156,6 +163,13 @@ def _left(home: Path) -> list[Path]:
     return [
         path
         for path in home.glob("spool/*/*")
-        if path.suffix == ".damaged"
-        or (path.suffix == ".segment" and path.stat().st_size > _HEADER_BYTES)
+        if path.suffix == ".damaged" or (path.suffix == ".segment" and _size(path) > _HEADER_BYTES)
     ]
+
+
+def _size(path: Path) -> int:
+    """Return the bytes of a segment; 0 when it is sealed meanwhile."""
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
