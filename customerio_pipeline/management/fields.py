@@ -84,10 +84,10 @@ def move_rule(
     """Give a rule another place."""
     integration = services.registry.of_schema(schema)
     position = form.get("position", "")
+    # Python refuses to read thousands of digits; there are no such places either.
+    is_number = position.isdecimal() and len(position) <= len(str(MAX_RULES))
     try:
-        services.registry.field_rules.move(
-            integration, rule_id, int(position) if position.isdecimal() else 0
-        )
+        services.registry.field_rules.move(integration, rule_id, int(position) if is_number else 0)
     except (RegistryUnavailableError, UnknownIntegrationError):
         raise
     except UnknownRuleError:
