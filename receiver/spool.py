@@ -1,16 +1,19 @@
 """The spool of one worker: makes accepted requests durable, many with one sync (design C2).
 
-The event loop owns all state; one thread runs nothing but syncs and the creation of segments.
-There is no timer and no batch size: the first request of an idle spool starts a batch, requests
-that arrive while a sync runs wait, and those that wait are the next batch.
+One thread owns the journal. There is no timer and no batch size: the first request of an idle
+spool wakes the thread, requests that arrive while a sync runs wait, and those that wait when it
+ends are the next batch. The thread takes them itself: a busy event loop would begin the next sync
+only at the end of its turn, and the disk would idle meanwhile.
 """
 
 import asyncio
+import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from functools import partial
 from time import monotonic
 from typing import NamedTuple
 
@@ -48,8 +51,11 @@ class Spool:
         self._task: asyncio.Task[None] | None = None
         self._ticker: asyncio.Task[None] | None = None
 
+        # The loop appends and the thread takes, both without the lock: each is one atomic step.
+        # It keeps those that look at the queue before they take from it apart.
         self._queue: deque[_Waiting] = deque()
-        self._in_sync: deque[_Waiting] = deque()
+        self._taking = threading.Lock()
+        self._in_sync: Sequence[_Waiting] = ()
         self._is_stalled = False
         self._is_closing = False
         self._seal_at = 0.0
@@ -121,29 +127,39 @@ class Spool:
         try:
             while self._queue or self._is_segment_due():
                 if self._is_segment_due():
-                    await self._begin_segment()
-                if self._queue:
-                    await self._store_batch()
+                    await self._in_thread(self._journal.begin_segment)
+                    self.trouble = None
+                await self._in_thread(partial(self._store, asyncio.get_running_loop()))
         except Exception as error:  # noqa: BLE001  whatever it was, nothing was acknowledged
             self._fail(error)
         finally:
             self._task = None
 
-    async def _begin_segment(self) -> None:
-        await self._in_thread(self._journal.begin_segment)
-        self.trouble = None
+    def _store(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Store batch after batch, in the thread, until none waits or a segment is due."""
+        journal = self._journal
+        while not self._is_segment_due() and (batch := self._take()):
+            # Stays set when the disk fails: `_fail` refuses it.
+            self._in_sync = batch
+            if journal.is_empty:
+                self._seal_at = monotonic() + self._settings.seal_after_seconds
+            before = journal.length
+            journal.write(waiting.receipt for waiting in batch)
+            began = time.perf_counter_ns()
+            journal.sync()
+            took_ns = time.perf_counter_ns() - began
+            self._in_sync = ()
+            loop.call_soon_threadsafe(self._stored, batch, journal.length - before, took_ns)
 
-    async def _store_batch(self) -> None:
-        if self._journal.is_empty:
-            self._seal_at = monotonic() + self._settings.seal_after_seconds
-        before = self._journal.length
-        self._in_sync, self._queue = self._queue, deque()
-        self._journal.write(waiting.receipt for waiting in self._in_sync)
-        began = time.perf_counter_ns()
-        await self._in_thread(self._journal.sync)
-        self._tally.synced(len(self._in_sync), time.perf_counter_ns() - began)
-        self.stored_bytes += self._journal.length - before
-        self._end(self._in_sync, None)
+    def _take(self) -> list[_Waiting]:
+        with self._taking:
+            return [self._queue.popleft() for _ in range(len(self._queue))]
+
+    def _stored(self, batch: list[_Waiting], size: int, took_ns: int) -> None:
+        self._is_stalled = False
+        self._tally.synced(len(batch), took_ns)
+        self.stored_bytes += size
+        self._end(batch, None)
 
     async def _in_thread(self, step: Callable[[], None]) -> None:
         try:
@@ -167,12 +183,12 @@ class Spool:
         self.trouble = trouble
         self._retry_at = monotonic() + _RETRY_SECONDS
         self._journal.abandon_segment()
-        self._end(self._in_sync, Refusal.SPOOL_NOT_WRITABLE)
-        self._end(self._queue, Refusal.SPOOL_NOT_WRITABLE)
+        failed, self._in_sync = self._in_sync, ()
+        self._end(failed, Refusal.SPOOL_NOT_WRITABLE)
+        self._end(self._take(), Refusal.SPOOL_NOT_WRITABLE)
 
-    def _end(self, entries: deque[_Waiting], refusal: Refusal | None) -> None:
-        while entries:
-            waiting = entries.popleft()
+    def _end(self, entries: Iterable[_Waiting], refusal: Refusal | None) -> None:
+        for waiting in entries:
             self.waiting_bytes -= len(waiting.receipt.body)
             _answer(waiting, refusal)
 
@@ -180,7 +196,8 @@ class Spool:
         while True:
             await asyncio.sleep(_TICK_SECONDS)
             self._refuse_those_kept_too_long()
-            if self._retry_at <= monotonic() and self._is_segment_due():
+            is_idle = self._task is None and self._retry_at <= monotonic()
+            if is_idle and self._is_segment_due():
                 self._work()
 
     def _refuse_those_kept_too_long(self) -> None:
@@ -190,11 +207,13 @@ class Spool:
             if waiting.since <= since:
                 self._is_stalled = True
                 _answer(waiting, Refusal.QUEUE_SLOW)
-        late: deque[_Waiting] = deque()
-        while self._queue and self._queue[0].since <= since:
+        late: list[_Waiting] = []
+        with self._taking:
+            while self._queue and self._queue[0].since <= since:
+                late.append(self._queue.popleft())
+        if late:
             self._is_stalled = True
-            late.append(self._queue.popleft())
-        self._end(late, Refusal.QUEUE_SLOW)
+            self._end(late, Refusal.QUEUE_SLOW)
 
 
 def _answer(waiting: _Waiting, refusal: Refusal | None) -> None:

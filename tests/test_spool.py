@@ -70,24 +70,35 @@ def break_segment(spool: Spool, device: str) -> None:
 
 
 @contextmanager
-def hanging_disk(spool: Spool) -> Iterator[None]:
-    """Keep the spool's thread from beginning another sync."""
-    released = threading.Event()
-    spool._thread.submit(released.wait)
-    try:
-        yield
-    finally:
-        released.set()
+def hanging_disk(spool: Spool, monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
+    """Let no sync of the segment that is open end; the event says that one has begun."""
+    segment = spool._journal._segment
+    assert segment is not None
+    begun, released = threading.Event(), threading.Event()
+    sync = segment.sync
+
+    def hanging_sync() -> None:
+        begun.set()
+        released.wait()
+        sync()
+
+    with monkeypatch.context() as patch:
+        patch.setattr(segment, "sync", hanging_sync)
+        try:
+            yield begun
+        finally:
+            released.set()
 
 
-def test_those_that_wait_share_one_sync(tmp_path: Path) -> None:
+def test_those_that_wait_share_one_sync(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Requests of one moment become one frame; those that come during its sync the next."""
 
     async def scenario() -> None:
         async with opened(tmp_path, seal_after_seconds=60) as spool:
-            first = [spool.append(receipt(b"first")) for _ in range(50)]
-            await asyncio.sleep(0)
-            second = [spool.append(receipt(b"second")) for _ in range(50)]
+            with hanging_disk(spool, monkeypatch) as begun:
+                first = [spool.append(receipt(b"first")) for _ in range(50)]
+                await until(begun.is_set)
+                second = [spool.append(receipt(b"second")) for _ in range(50)]
             await asyncio.gather(*first, *second)
 
     asyncio.run(scenario())
@@ -132,15 +143,16 @@ def test_a_spool_that_cannot_be_opened_opens_when_it_can(tmp_path: Path) -> None
     assert landed_bodies(tmp_path) == [b"stored"]
 
 
-def test_nobody_waits_longer_than_the_bound(tmp_path: Path) -> None:
+def test_nobody_waits_longer_than_the_bound(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """While the disk hangs, those that wait are refused in time and those that come at once."""
 
     async def scenario() -> None:
         async with opened(tmp_path, queue_max_seconds=0.3) as spool:
-            with hanging_disk(spool):
+            with hanging_disk(spool, monkeypatch) as begun:
                 in_sync = asyncio.create_task(refusal_of(spool, b"in sync"))
-                await asyncio.sleep(0)
-                await asyncio.sleep(0)
+                await until(begun.is_set)
                 queued = asyncio.create_task(refusal_of(spool, b"queued"))
                 assert await in_sync is Refusal.QUEUE_SLOW
                 assert await queued is Refusal.QUEUE_SLOW
@@ -153,13 +165,13 @@ def test_nobody_waits_longer_than_the_bound(tmp_path: Path) -> None:
     assert landed_bodies(tmp_path) == [b"in sync", b"after"]
 
 
-def test_the_queue_is_bounded_by_bytes(tmp_path: Path) -> None:
+def test_the_queue_is_bounded_by_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What would exceed the bound is refused at once; a body alone may exceed it."""
 
     async def scenario() -> None:
         async with opened(tmp_path, queue_max_bytes=1024) as spool:
             assert await refusal_of(spool, b"l" * 2000) is None
-            with hanging_disk(spool):
+            with hanging_disk(spool, monkeypatch):
                 waiting = asyncio.create_task(refusal_of(spool, b"w" * 1000))
                 await asyncio.sleep(0)
                 assert await refusal_of(spool, b"x" * 25) is Refusal.QUEUE_FULL
