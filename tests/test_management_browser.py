@@ -1,9 +1,12 @@
 """The management page in a real browser: the story of an integration, and who can use it."""
 
+import json
 import os
 import shutil
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
@@ -12,13 +15,21 @@ from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, expect,
 from playwright.sync_api import Page as Tab
 
 from customerio_pipeline.cli import cli
+from customerio_pipeline.landing.delivery import LANDED_HEADERS
 from customerio_pipeline.simulator.signing import sign
 from tests.landed_events import event
 from tests.running_page import PASSWORD, running_page
-from tests.running_receiver import landed_rows, wait_landed, wait_until
+from tests.running_receiver import landed_rows, registry_of, wait_landed, wait_until
 
 _PATHS = ("/connect", "", "/urls", "/signatures", "/settings", "/delete")
 """Pages of an integration."""
+
+_HOSTILE = (
+    "'\"></code></pre></title><script>window.stolen=1</script>"
+    "<img src='stolen' onerror='window.stolen=1'>"
+    '<b hx-get="/stolen" hx-trigger="load">{{ 7 * 7 }}'
+)
+"""It leaves whatever it is put into, then tries a script, a handler, htmx and the template."""
 
 _CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium")
 
@@ -245,3 +256,54 @@ def test_everybody_can_use_every_page(
         tab.get_by_role("button", name="Create").click()
         assert_accessible(tab)
         assert [line for line in complaints if "404" not in line and "422" not in line] == []
+
+
+def test_nothing_of_a_stranger_is_run(
+    tmp_path: Path, browser: Browser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever a delivery holds, and a name: it is text, even without the policy on content."""
+    with (
+        running_page(tmp_path) as (receiver, page),
+        browser.new_context(bypass_csp=True) as context,
+    ):
+        with closing(registry_of(tmp_path)) as registry:
+            _, url = registry.create(_HOSTILE[:100], "strange")
+        receiver.post_until(200, url.token, event("e1"))
+        strange = dict.fromkeys(LANDED_HEADERS, _HOSTILE)
+        names = dict.fromkeys(("object_type", "metric", "event_type", _HOSTILE), _HOSTILE)
+        bodies = (
+            event(_HOSTILE, **names),
+            _HOSTILE.encode(),
+            json.dumps([{"event_id": "e2"}, {"event_id": _HOSTILE * 20}, _HOSTILE]).encode(),
+        )
+        for body in bodies:
+            assert receiver.post(url.token, body, **strange).status_code == 200
+        monkeypatch.setenv("CUSTOMERIO_HOME", str(tmp_path))
+        wait_landed(receiver.landing, "strange", 1 + len(bodies))
+        assert CliRunner().invoke(cli, ["load"]).exit_code == 0
+
+        tab, complaints = watched(context)
+        asked: list[str] = []
+        tab.on("request", lambda request: asked.append(request.url))
+        tab.goto(page.address)
+        tab.get_by_label("Password").fill(PASSWORD)
+        tab.keyboard.press("Enter")
+        tab.wait_for_url(f"{page.address}/")
+        root = f"{page.address}/integrations/strange"
+        tab.goto(f"{root}/events")
+        deliveries = [link.get_attribute("href") for link in tab.locator("tbody a").all()]
+        assert len(deliveries) == 1 + len(bodies)
+        for address in (
+            f"{page.address}/",
+            *(f"{root}/{tab_name}" for tab_name in ("", "events", "charts", "rejected")),
+            *(f"{page.address}{path}" for path in deliveries),
+            f"{root}/trace?event_id={quote(_HOSTILE)}",
+            *(f"{root}/{tab_name}" for tab_name in ("connect", "urls", "signatures", "delete")),
+        ):
+            tab.goto(address)
+            tab.wait_for_load_state("networkidle")
+            expect(tab.locator("body")).to_contain_text(_HOSTILE[:100])
+            assert tab.evaluate("window.stolen") is None, address
+            assert tab.locator("[src='stolen'], [hx-get*='stolen'], [onerror]").count() == 0
+        assert [each for each in asked if each.endswith("stolen")] == []
+        assert complaints == []
