@@ -239,6 +239,7 @@ def test_everybody_can_use_every_page(
             "",
             "/charts",
             "/events",
+            "/events?only=held",
             "/trace?event_id=e1",
             "/rejected",
             "/urls",
