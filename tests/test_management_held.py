@@ -18,6 +18,7 @@ SCHEMA = "stitch_customerio"
 ROOT = f"/integrations/{SCHEMA}"
 
 _EVENT = re.compile(r'<td class="any id"><code>([^<]+)<')
+_WARNING = re.compile(rf'<li><a id="[^"]+" href="{ROOT}([a-z/]*)">([^<]+)</a></li>')
 
 
 @pytest.fixture
@@ -74,3 +75,27 @@ def test_the_newest_fifty_of_what_is_held_are_listed(house: tuple[Receiver, Page
     release(receiver.landing, SCHEMA, {WRITER: OffsetSet([(100, 119)])})
     assert listed(page, "events?only=held") == [f"e{at}" for at in range(99, 49, -1)]
     assert "These are the newest 50" in page.get(f"{ROOT}/events?only=held").text
+
+
+def test_warnings_lead_to_where_they_are_dealt_with(house: tuple[Receiver, Page]) -> None:
+    """Each warning of the dashboard is a link to a page of the integration."""
+    receiver, page = house
+    assert _WARNING.findall(page.get("/cards").text) == []
+    land(receiver.landing, SCHEMA, [event("e1")], signature="invalid")
+    assert CliRunner().invoke(cli, ["load"]).exit_code == 0
+    page.post(f"{ROOT}/pause", f"{ROOT}/settings")
+    [url] = re.findall(r"<code>(url_[0-9a-f]+)</code>", page.get(f"{ROOT}/urls").text)
+    page.post(f"{ROOT}/urls/{url}/revoke", f"{ROOT}/urls")
+    warnings = dict(_WARNING.findall(page.get("/cards").text))
+    assert warnings == {
+        "/urls": "No live URL: no delivery can arrive.",
+        "/settings": "Paused: events are received and kept, not loaded.",
+        "/signatures": "1 delivery is held: no signing key signed it.",
+    }
+    for path, what in (("/urls", "Generate"), ("/settings", "Resume"), ("/signatures", "Check")):
+        assert f">{what}" in page.get(ROOT + path).text
+    damaged = land(receiver.landing, SCHEMA, [event("e2")], first=1).path(receiver.landing)
+    damaged.chmod(0o640)
+    damaged.write_bytes(b"no Parquet")
+    [(path, text), *_] = _WARNING.findall(page.get("/cards").text)
+    assert (path, text.startswith("The landing files cannot be read")) == ("", True)
