@@ -15,8 +15,8 @@ SCHEMA = "stitch_customerio"
 ROOT = f"/integrations/{SCHEMA}"
 
 _REASON = re.compile(
-    r'<li><span>([^<]+?)(?: <span class="hint">such as: ([^<]+)</span>)?</span>'
-    r' <span class="fact">(\d+) record'
+    r'<li><span>([^<]+)</span> <span class="fact">(\d+) record.*?</time></span>'
+    r'(?:<span class="hint example">such as: ([^<]+)</span>)?</li>'
 )
 
 
@@ -48,24 +48,24 @@ def test_one_reason_is_one_group_wherever_it_was(
     assert _REASON.findall(shown) == [
         (
             "body is not JSON: Unterminated string",
-            "body is not JSON: Unterminated string starting at: line 1 column 7 (char 6)",
             "3",
+            "body is not JSON: Unterminated string starting at: line 1 column 7 (char 6)",
         ),
         (
             r"body is not JSON: Invalid \uXXXX escape",
-            r"body is not JSON: Invalid \uXXXX escape: line 1 column 8 (char 7)",
             "2",
+            r"body is not JSON: Invalid \uXXXX escape: line 1 column 8 (char 7)",
         ),
         (
             "body is not JSON: expected a key in quotes",
-            "body is not JSON: expected a key in quotes at character 13",
             "2",
+            "body is not JSON: expected a key in quotes at character 13",
         ),
         (
             "body is not UTF-8: invalid start byte",
-            "body is not UTF-8: invalid start byte at byte 0",
             "2",
+            "body is not UTF-8: invalid start byte at byte 0",
         ),
-        ("event_id is empty", "", "1"),
-        ("event_id is longer than 1024 characters", "", "1"),
+        ("event_id is empty", "1", ""),
+        ("event_id is longer than 1024 characters", "1", ""),
     ]
