@@ -50,6 +50,8 @@ def test_what_is_held_is_listed(house: tuple[Receiver, Page]) -> None:
 
     shown = page.get(f"{ROOT}/signatures").text
     assert "2 deliveries are landed and not loaded" in shown
+    assert "1: no signing key signed it." in shown
+    assert "1: a key signed it, too long before or after the receipt." in shown
     assert f'<a href="{ROOT}/events?only=held">' in shown
     for _ in range(2):
         assert listed(page, "events?only=held") == ["e1", "e0"]
@@ -90,7 +92,7 @@ def test_warnings_lead_to_where_they_are_dealt_with(house: tuple[Receiver, Page]
     assert warnings == {
         "/urls": "No live URL: no delivery can arrive.",
         "/settings": "Paused: events are received and kept, not loaded.",
-        "/signatures": "1 delivery is held: no signing key signed it.",
+        "/signatures": "1 delivery is held because of its signature.",
     }
     for path, what in (("/urls", "Generate"), ("/settings", "Resume"), ("/signatures", "Check")):
         assert f">{what}" in page.get(ROOT + path).text

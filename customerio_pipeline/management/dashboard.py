@@ -57,9 +57,9 @@ def _card(services: Services, integration: Integration) -> _Card:
     held = figures.progress.held if figures.progress else 0
     if held:
         text = (
-            "1 delivery is held: no signing key signed it."
+            "1 delivery is held because of its signature."
             if held == 1
-            else f"{held:,} deliveries are held: no signing key signed them."
+            else f"{held:,} deliveries are held because of their signatures."
         )
         warnings.append(_Warning(text, "/signatures"))
     return _Card(integration, figures, warnings)
