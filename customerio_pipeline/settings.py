@@ -132,7 +132,7 @@ class Settings(BaseSettings):
     """Time between signing and receipt beyond which a signature is stale; any when ``off``."""
 
     held_max_deliveries: int = Field(default=100_000, ge=0)
-    """Deliveries without a valid signature kept per integration; further ones get 401."""
+    """Deliveries that no key signed, kept per integration; further ones get 401."""
 
     held_max_bytes: int = Field(default=256 * MEBIBYTE, ge=0)
     """Bytes of the bodies of those."""

@@ -1,6 +1,6 @@
 """How much is held of an integration: what somebody who has the URL alone can make us keep.
 
-A delivery without a valid signature is landed like any other and waits for a person to look at it.
+A delivery that no key signed is landed like any other and waits for a person to look at it.
 That person's next act (a key, another mode, a reverification) begins an epoch and with it a new
 count. All workers count in one file of a few bytes, ``<spool>/held.<schema>``, which outlives them.
 """

@@ -14,7 +14,7 @@ from litestar.handlers import ASGIRouteHandler
 from litestar.types import Receive, Scope, Send
 
 from customerio_pipeline.landing.delivery import LANDED_HEADERS
-from customerio_pipeline.landing.signatures import HELD_VERDICTS, UNCHECKED, verdict
+from customerio_pipeline.landing.signatures import INVALID, UNCHECKED, verdict
 from customerio_pipeline.registry.records import LiveUrl
 from customerio_pipeline.settings import Settings
 from receiver.arrivals import Arrivals
@@ -205,7 +205,7 @@ class Webhooks:
         received_ns = time.time_ns()
         found = verdict(url.signatures, headers.landed, body, received_ns, self._tolerance_seconds)
         receipt = Receipt(url.schema, url.url_id, received_ns, found, headers.landed, body)
-        if found in HELD_VERDICTS:
+        if found == INVALID:
             return await self._hold(call, receipt, url)
         await self._spool.append(receipt)
         if found != UNCHECKED:
@@ -213,7 +213,10 @@ class Webhooks:
         return STORED
 
     async def _hold(self, call: _Call, receipt: Receipt, url: LiveUrl) -> Answer:
-        """Store a delivery that will not be loaded, unless there are too many of them."""
+        """Store a delivery that no key signed, unless there are too many of them.
+
+        One that is stale is Customer.io's: with a wrong clock all are, and none may be refused.
+        """
         epoch, size = url.signatures.epoch, len(receipt.body)
         if not self._held.take(url.schema, epoch, size):
             call.refusal = Refusal.HELD_FULL

@@ -59,19 +59,19 @@ def _wait_for_row(shop: Shop, event_id: str) -> None:
 
 def test_both_tables_are_loaded_with_metadata_for_people(shop: Shop) -> None:
     """One run materializes data and _sdc_rejected and says what it did."""
-    shop.land(event("a"), event("b"), event("a"), b"nonsense")
+    shop.land(event("a"), event("b"), event("a"), b"nonsense", b'{"a"')
 
     result = shop.run()
 
     assert result.success
     data = _metadata(shop, DATA)
     assert {
-        "deliveries_read": 4,
-        "events_read": 4,
+        "deliveries_read": 5,
+        "events_read": 5,
         "rows_inserted": 2,
         "rows_updated": 0,
         "duplicates_absorbed": 1,
-        "events_rejected": 1,
+        "events_rejected": 2,
         "files": 1,
         "batches": 1,
         "dagster/row_count": 2,
@@ -84,8 +84,10 @@ def test_both_tables_are_loaded_with_metadata_for_people(shop: Shop) -> None:
     assert "data__campaign_id" in data["new_columns"]
     assert "| Rows inserted | 2 |" in data["run_totals"]
     rejected = _metadata(shop, REJECTED)
-    assert rejected["dagster/row_count"] == 1
-    assert "| 1 |" in rejected["reasons"]
+    assert rejected["dagster/row_count"] == 2
+    # Without their places, which would make a line of each.
+    assert "| body is not JSON: expected a value | 1 |" in rejected["reasons"]
+    assert "| body is not JSON: expected ':' | 1 |" in rejected["reasons"]
 
 
 def test_columns_tell_what_they_are_and_where_they_come_from(shop: Shop) -> None:

@@ -119,6 +119,23 @@ def test_reverify_loads_what_matches_a_key_added_later(installation: Holding) ->
     assert installation.printed("integrations", "reverify", SCHEMA, "--json")["released"] == 0
 
 
+def test_what_a_wrong_clock_held_is_released_without_a_tolerance(
+    installation: Holding, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And nothing that no key signed."""
+    installation.registry.keys.add(installation.registry.find(SCHEMA), KEY)
+    installation.land("late", verdict="stale")
+    installation.land("forged", key="wrong")
+    installation.warehouse.load()
+    for tolerance, released, held in (("60", 0, 2), ("off", 1, 1)):
+        monkeypatch.setenv("CUSTOMERIO_SIGNATURE_TOLERANCE_SECONDS", tolerance)
+        found = installation.printed("integrations", "reverify", SCHEMA, "--json")
+        assert (found["released"], found["held"]) == (released, held)
+    installation.warehouse.load()
+    assert installation.ids() == ["late"]
+    installation.check()
+
+
 def test_reverify_releases_everything_where_nothing_is_required(
     installation: Holding,
 ) -> None:

@@ -1,9 +1,12 @@
 """The management page in a real browser: the story of an integration, and who can use it."""
 
+import json
 import os
 import shutil
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
@@ -12,13 +15,21 @@ from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, expect,
 from playwright.sync_api import Page as Tab
 
 from customerio_pipeline.cli import cli
+from customerio_pipeline.landing.delivery import LANDED_HEADERS
 from customerio_pipeline.simulator.signing import sign
 from tests.landed_events import event
 from tests.running_page import PASSWORD, running_page
-from tests.running_receiver import landed_rows, wait_landed, wait_until
+from tests.running_receiver import landed_rows, registry_of, wait_landed, wait_until
 
 _PATHS = ("/connect", "", "/urls", "/signatures", "/settings", "/delete")
 """Pages of an integration."""
+
+_HOSTILE = (
+    "'\"></code></pre></title><script>window.stolen=1</script>"
+    "<img src='stolen' onerror='window.stolen=1'>"
+    '<b hx-get="/stolen" hx-trigger="load">{{ 7 * 7 }}'
+)
+"""It leaves whatever it is put into, then tries a script, a handler, htmx and the template."""
 
 _CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium")
 
@@ -60,7 +71,7 @@ def watched(context: BrowserContext) -> tuple[Tab, list[str]]:
 
 
 def assert_accessible(tab: Tab) -> None:
-    """Nothing that axe calls serious or critical; no scrolling sideways on a phone."""
+    """Nothing that axe calls serious or critical; one width; no scrolling sideways on a phone."""
     found = Axe().run(tab)
     serious = [
         (violation["id"], [node["html"] for node in violation["nodes"]])
@@ -68,6 +79,8 @@ def assert_accessible(tab: Tab) -> None:
         if violation["impact"] in ("serious", "critical")
     ]
     assert not serious
+    widths = tab.locator("main > .card").evaluate_all("cards => cards.map(c => c.offsetWidth)")
+    assert len(set(widths)) <= 1, tab.url
     size = tab.viewport_size
     tab.set_viewport_size({"width": 360, "height": 700})
     assert tab.evaluate("document.documentElement.scrollWidth") <= 360, tab.url
@@ -159,17 +172,23 @@ def test_the_story_of_a_signing_key(tmp_path: Path, context: BrowserContext) -> 
         url = page.create("Stitch Customerio")
         root = f"{page.address}/integrations/stitch_customerio"
 
+        sent = 0
+
         def one_is_held() -> bool:
             body = b'{"event_id":"e1"}'
             headers = {"x-cio-timestamp": "1", "x-cio-signature": sign("right", 1, body)}
+            nonlocal sent
             assert receiver.http.post(url, content=body, headers=headers).status_code == 200
+            sent += 1
             rows = landed_rows(receiver.landing, "stitch_customerio")
             return any(row["signature"] == "invalid" for row in rows)
 
         tab, complaints = watched(context)
-        tab.goto(f"{root}/signatures")
+        tab.goto(f"{root}/connect")
         tab.get_by_label("Password").fill(PASSWORD)
         tab.keyboard.press("Enter")
+        step = tab.get_by_role("listitem").filter(has_text="copy its signing key")
+        step.get_by_role("link", name="Signatures").click()
         tab.get_by_label("Add a signing key").fill("not the key")
         tab.get_by_role("button", name="Add").click()
         expect(tab.get_by_text("white space")).to_be_visible()
@@ -177,6 +196,8 @@ def test_the_story_of_a_signing_key(tmp_path: Path, context: BrowserContext) -> 
         tab.get_by_role("button", name="Add").click()
         expect(tab.get_by_role("status").first).to_contain_text("The key is added")
         wait_until(one_is_held, "the key is known")
+        # What lands after the check would be held still.
+        wait_landed(receiver.landing, "stitch_customerio", sent)
         tab.reload()
         expect(tab.get_by_text("landed and not loaded")).to_be_visible()
         tab.get_by_label("Add a signing key").fill("right")
@@ -228,6 +249,7 @@ def test_everybody_can_use_every_page(
             "",
             "/charts",
             "/events",
+            "/events?only=held",
             "/trace?event_id=e1",
             "/rejected",
             "/urls",
@@ -245,3 +267,54 @@ def test_everybody_can_use_every_page(
         tab.get_by_role("button", name="Create").click()
         assert_accessible(tab)
         assert [line for line in complaints if "404" not in line and "422" not in line] == []
+
+
+def test_nothing_of_a_stranger_is_run(
+    tmp_path: Path, browser: Browser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever a delivery holds, and a name: it is text, even without the policy on content."""
+    with (
+        running_page(tmp_path) as (receiver, page),
+        browser.new_context(bypass_csp=True) as context,
+    ):
+        with closing(registry_of(tmp_path)) as registry:
+            _, url = registry.create(_HOSTILE[:100], "strange")
+        receiver.post_until(200, url.token, event("e1"))
+        strange = dict.fromkeys(LANDED_HEADERS, _HOSTILE)
+        names = dict.fromkeys(("object_type", "metric", "event_type", _HOSTILE), _HOSTILE)
+        bodies = (
+            event(_HOSTILE, **names),
+            _HOSTILE.encode(),
+            json.dumps([{"event_id": "e2"}, {"event_id": _HOSTILE * 20}, _HOSTILE]).encode(),
+        )
+        for body in bodies:
+            assert receiver.post(url.token, body, **strange).status_code == 200
+        monkeypatch.setenv("CUSTOMERIO_HOME", str(tmp_path))
+        wait_landed(receiver.landing, "strange", 1 + len(bodies))
+        assert CliRunner().invoke(cli, ["load"]).exit_code == 0
+
+        tab, complaints = watched(context)
+        asked: list[str] = []
+        tab.on("request", lambda request: asked.append(request.url))
+        tab.goto(page.address)
+        tab.get_by_label("Password").fill(PASSWORD)
+        tab.keyboard.press("Enter")
+        tab.wait_for_url(f"{page.address}/")
+        root = f"{page.address}/integrations/strange"
+        tab.goto(f"{root}/events")
+        deliveries = [link.get_attribute("href") for link in tab.locator("tbody a").all()]
+        assert len(deliveries) == 1 + len(bodies)
+        for address in (
+            f"{page.address}/",
+            *(f"{root}/{tab_name}" for tab_name in ("", "events", "charts", "rejected")),
+            *(f"{page.address}{path}" for path in deliveries),
+            f"{root}/trace?event_id={quote(_HOSTILE)}",
+            *(f"{root}/{tab_name}" for tab_name in ("connect", "urls", "signatures", "delete")),
+        ):
+            tab.goto(address)
+            tab.wait_for_load_state("networkidle")
+            expect(tab.locator("body")).to_contain_text(_HOSTILE[:100])
+            assert tab.evaluate("window.stolen") is None, address
+            assert tab.locator("[src='stolen'], [hx-get*='stolen'], [onerror]").count() == 0
+        assert [each for each in asked if each.endswith("stolen")] == []
+        assert complaints == []

@@ -1,6 +1,6 @@
 """Looking again at what is held: what the keys of today match is released."""
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -72,17 +72,21 @@ def reverify(
     return Reverification(held, sum(map(len, released.values())), damaged)
 
 
-def count_held(landing: Path, schema: str) -> int:
-    """Return how many deliveries landing holds back now; files that cannot be read are left out."""
+def count_held(landing: Path, schema: str) -> Counter[str]:
+    """Return how many deliveries landing holds back now, by the verdict on their signatures.
+
+    Files that cannot be read are left out.
+    """
     before = Releases(landing, schema).offsets()
-    held = 0
+    held: Counter[str] = Counter()
     with kept_still(landing, schema):
         for file in LandingListing(landing, schema).files():
             already = before.get(file.writer, OffsetSet())
             with suppress(OSError, pa.ArrowException):
-                held += sum(
-                    not already.covers(row["offset"], row["offset"])
+                held.update(
+                    row["signature"]
                     for row in _held(landing, file, ["offset", "signature"])
+                    if not already.covers(row["offset"], row["offset"])
                 )
     return held
 

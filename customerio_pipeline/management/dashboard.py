@@ -13,12 +13,21 @@ from customerio_pipeline.registry.records import Integration, IntegrationState
 
 
 @dataclass(frozen=True, slots=True)
+class _Warning:
+    """What somebody should look at."""
+
+    text: str
+    page: str
+    """Below the integration's address: there it is dealt with."""
+
+
+@dataclass(frozen=True, slots=True)
 class _Card:
     """What the dashboard shows of an integration."""
 
     integration: Integration
     figures: Figures
-    warnings: list[str]
+    warnings: list[_Warning]
 
 
 @get("/", sync_to_thread=True)
@@ -40,15 +49,17 @@ def _cards(services: Services) -> list[_Card]:
 def _card(services: Services, integration: Integration) -> _Card:
     live = [url for url in services.registry.urls(integration) if url.is_live]
     figures = read_figures(services, integration.schema)
-    warnings = list(figures.problems)
+    warnings = [_Warning(problem, "") for problem in figures.problems]
     if not live:
-        warnings.append("No live URL: no delivery can arrive.")
+        warnings.append(_Warning("No live URL: no delivery can arrive.", "/urls"))
     if integration.state == IntegrationState.PAUSED:
-        warnings.append("Paused: events are received and kept, not loaded.")
+        warnings.append(_Warning("Paused: events are received and kept, not loaded.", "/settings"))
     held = figures.progress.held if figures.progress else 0
     if held:
-        warnings.append(
-            f"{held:,} {'delivery is' if held == 1 else 'deliveries are'} held: no signing key"
-            " signed them."
+        text = (
+            "1 delivery is held because of its signature."
+            if held == 1
+            else f"{held:,} deliveries are held because of their signatures."
         )
+        warnings.append(_Warning(text, "/signatures"))
     return _Card(integration, figures, warnings)

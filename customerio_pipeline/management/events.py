@@ -22,7 +22,7 @@ _SHOWN_BYTES = 256 * 1024
 def show_events(
     request: PageRequest, services: NamedDependency[Services], schema: FromPath[str]
 ) -> Response[Any]:
-    """Show the newest deliveries."""
+    """Show the newest deliveries, with ``?only=held`` of those that are held."""
     integration = services.registry.of_schema(schema)
     return _newest(request, services, integration, "events.html")
 
@@ -124,10 +124,15 @@ def _newest(
 
     deliveries: Any = ()
     problem = None
+    only_held = request.query_params.get("only") == "held"
     try:
         with services.reading() as reader:
             deliveries = newest_deliveries(
-                reader, services.settings.landing, integration.schema, _NEWEST
+                reader,
+                services.settings.landing,
+                integration.schema,
+                _NEWEST,
+                only_held=only_held,
             )
     except PipelineError as error:
         problem = str(error)
@@ -137,6 +142,7 @@ def _newest(
         integration=integration,
         tab="events",
         deliveries=deliveries,
+        only_held=only_held,
         most=_NEWEST,
         problem=problem,
     )

@@ -1,5 +1,6 @@
 """Signing keys of an integration: add, remove, the mode, and what is held."""
 
+from collections import Counter
 from typing import Any
 
 import structlog
@@ -133,9 +134,12 @@ def _signatures(  # noqa: PLR0913  what is shown once
 ) -> Response[Any]:
     # Of weight, and seldom needed.
     from customerio_pipeline.landing.reverification import count_held
+    from customerio_pipeline.landing.signatures import STALE
 
     keys = services.registry.keys.list(integration)
     policy = services.registry.keys.policy(integration)
+    # Without a key ever there was nothing to hold, and nothing need be looked through.
+    held = count_held(services.settings.landing, integration.schema) if keys else Counter()
     status = HTTP_200_OK
     if errors:
         status = HTTP_422_UNPROCESSABLE_ENTITY
@@ -160,8 +164,8 @@ def _signatures(  # noqa: PLR0913  what is shown once
             (SignatureMode.RECORD, "Record", "Everything is loaded; the verdict is recorded."),
             (SignatureMode.OFF, "Off", "Signatures are not checked."),
         ],
-        # Without a key ever there was nothing to hold, and nothing need be looked through.
-        held=count_held(services.settings.landing, integration.schema) if keys else 0,
+        held=held.total(),
+        stale=held[STALE],
         released=released,
         errors=errors or {},
         problem=problem,

@@ -67,7 +67,7 @@ def _send(services: Services, integration: Integration) -> _Outcome:
         keys = services.registry.keys.policy(integration).keys
         return _post(webhook_url(services.settings.public_url, url.token), keys)
     finally:
-        services.registry.end_test(integration)
+        services.registry.end_test(integration, url.id)
 
 
 def _post(url: str, keys: Sequence[LiveKey]) -> _Outcome:

@@ -17,6 +17,7 @@ from customerio_pipeline.loading.target import Target
 from customerio_pipeline.orchestration.keys import data_key, rejected_key
 from customerio_pipeline.orchestration.metadata import markdown_table
 from customerio_pipeline.settings import Settings
+from customerio_pipeline.verifying.rejected import KIND_OF_REASON
 from customerio_pipeline.warehouse import open_warehouse
 
 _REJECTED_SHARE = 0.01
@@ -186,9 +187,9 @@ def rejected_share(target: Target, schema: str) -> dg.AssetCheckResult:
     most = _REJECTED_SHARE if usual is None else max(_SMALL_SHARE, _TIMES_USUAL * usual)
     share = rejected / events if events else 0.0
     reasons = target.query(
-        f'SELECT reason, count(*) FROM "{schema}"._sdc_rejected'  # noqa: S608
+        f'SELECT {KIND_OF_REASON} AS kind, count(*) FROM "{schema}"._sdc_rejected'  # noqa: S608
         f" WHERE _sdc_rejected_at >= {_time(since)}"
-        f" GROUP BY reason ORDER BY count(*) DESC, reason LIMIT {_REASONS}"
+        f" GROUP BY kind ORDER BY count(*) DESC, kind LIMIT {_REASONS}"
     )
     return dg.AssetCheckResult(
         passed=share <= most,

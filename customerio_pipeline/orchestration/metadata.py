@@ -12,6 +12,7 @@ import dagster as dg
 
 from customerio_pipeline.loading.load import LoadReport
 from customerio_pipeline.loading.target import ColumnType, Target
+from customerio_pipeline.verifying.rejected import KIND_OF_REASON
 
 Metadata = dict[str, dg.MetadataValue | dg.TableSchema | dg.TableColumnLineage | int | float | str]
 
@@ -168,8 +169,8 @@ def row_count(target: Target, schema: str) -> Metadata:
 def rejected_rows(target: Target, schema: str) -> Metadata:
     """Describe `_sdc_rejected`: how many rows, and why."""
     result = target.query(
-        f'SELECT reason, count(*) FROM "{schema}"._sdc_rejected'  # noqa: S608  a checked name
-        " GROUP BY reason ORDER BY count(*) DESC, reason"
+        f'SELECT {KIND_OF_REASON} AS kind, count(*) FROM "{schema}"._sdc_rejected'  # noqa: S608
+        " GROUP BY kind ORDER BY count(*) DESC, kind"
     )
     count = sum(int(str(row[1])) for row in result.rows)
     if not count:

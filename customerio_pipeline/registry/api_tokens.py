@@ -17,6 +17,7 @@ from customerio_pipeline.errors import (
 from customerio_pipeline.registry.database import Database
 from customerio_pipeline.registry.display_names import check_name, name_key
 from customerio_pipeline.registry.records import ApiToken, NewApiToken
+from customerio_pipeline.registry.steps import begin_change
 from customerio_pipeline.registry.tables import api_tokens
 from customerio_pipeline.registry.tokens import hash_token, new_api_token_id, new_token
 
@@ -51,6 +52,7 @@ class ApiTokens:
         name = check_name(name)
         new = NewApiToken(new_api_token_id(), new_token())
         with self._database.changing() as connection:
+            begin_change(connection)
             # A few rows, and casefolding of every script is not in SQL.
             for taken in connection.scalars(sa.select(api_tokens.c.name).where(_LIVE)):
                 if name_key(taken) == name_key(name):
@@ -80,6 +82,7 @@ class ApiTokens:
             UnknownApiTokenError: there is no live one of this id.
         """
         with self._database.changing() as connection:
+            begin_change(connection)
             live = connection.scalars(sa.select(api_tokens.c.id).where(_LIVE)).all()
             if token_id not in live:
                 raise UnknownApiTokenError(

@@ -1,6 +1,6 @@
 """What can be done with integrations and their webhook URLs."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Self
 
 import sqlalchemy as sa
@@ -39,6 +39,9 @@ from customerio_pipeline.registry.steps import (
 )
 from customerio_pipeline.registry.tables import integrations, registry_state, webhook_urls
 from customerio_pipeline.registry.tokens import hash_token
+
+_LONGEST_TEST = timedelta(minutes=2)
+"""After that, whoever sent a test event has given up."""
 
 _GENERATION = sa.select(registry_state.c.generation)
 # One statement, so that the generation and the URLs belong together in every database.
@@ -289,14 +292,18 @@ class Registry:
         with self._database.changing() as connection:
             begin_change(connection)
             # Of a process that died amid a test: nobody knows its token any more.
-            _end_tests(connection, integration)
+            _end_tests(
+                connection,
+                integration,
+                webhook_urls.c.created_at < datetime.now(UTC) - _LONGEST_TEST,
+            )
             return add_url(connection, find_by_id(connection, integration.id), is_test=True)
 
-    def end_test(self, integration: Integration) -> None:
-        """Make the URLs of test events stop working."""
+    def end_test(self, integration: Integration, url_id: str) -> None:
+        """Make the URL of a test event stop working; others may be under way."""
         with self._database.changing() as connection:
             begin_change(connection)
-            _end_tests(connection, integration)
+            _end_tests(connection, integration, webhook_urls.c.id == url_id)
 
     def generation(self) -> int:
         """Return a number that rises with every change; cheap enough to ask all the time."""
@@ -332,5 +339,7 @@ class Registry:
             return update(connection, integration, state=state)
 
 
-def _end_tests(connection: sa.Connection, integration: Integration) -> None:
-    connection.execute(webhook_urls.delete().where(is_live_url_of(integration), ~NO_TEST))
+def _end_tests(
+    connection: sa.Connection, integration: Integration, which: sa.ColumnElement[bool]
+) -> None:
+    connection.execute(webhook_urls.delete().where(is_live_url_of(integration), ~NO_TEST, which))

@@ -86,20 +86,17 @@ class SigningKeys:
         """
         with self._database.changing() as connection:
             _begin_change(connection, integration)
-            removed = connection.execute(
-                signing_keys.update()
-                .where(
-                    signing_keys.c.id == key_id,
-                    signing_keys.c.integration_id == integration.id,
-                    signing_keys.c.removed_at.is_(None),
-                )
-                .values(secret=None, removed_at=datetime.now(UTC))
-            )
-            if not removed.rowcount:
+            live = live_keys(connection, integration).get(integration.id, ())
+            if key_id not in {key.id for key in live}:
                 raise UnknownKeyError(
                     f'"{integration.name}" has no signing key "{key_id}":'
                     f" `customerio-pipeline keys list {integration.schema}` shows its keys."
                 )
+            connection.execute(
+                signing_keys.update()
+                .where(signing_keys.c.id == key_id)
+                .values(secret=None, removed_at=datetime.now(UTC))
+            )
 
     def set_mode(self, integration: Integration, mode: SignatureMode) -> None:
         """Choose what becomes of deliveries that no key signed.

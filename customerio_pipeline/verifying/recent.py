@@ -12,8 +12,9 @@ from customerio_pipeline.errors import LandingError, WarehouseError
 from customerio_pipeline.landing.delivery import LANDED_HEADERS
 from customerio_pipeline.landing.files import LandingFile
 from customerio_pipeline.landing.listing import LandingListing
+from customerio_pipeline.landing.offsets import OffsetSet
 from customerio_pipeline.landing.releases import Releases
-from customerio_pipeline.landing.signatures import ERASED
+from customerio_pipeline.landing.signatures import ERASED, HELD_VERDICTS
 from customerio_pipeline.landing.stillness import kept_still
 from customerio_pipeline.loading.decoding import read_events
 from customerio_pipeline.loading.target import Reader
@@ -33,6 +34,14 @@ WHERE {condition}
 ORDER BY _sdc_sequence DESC, writer DESC, "offset" DESC
 LIMIT {limit}
 """
+
+_HELD = f"""
+SELECT writer, "offset"
+FROM read_parquet(?, hive_partitioning = false)
+WHERE signature IN ({", ".join(f"'{verdict}'" for verdict in HELD_VERDICTS)})
+ORDER BY _sdc_sequence DESC, writer DESC, "offset" DESC
+"""
+_AT_ONCE = 1000
 
 _HEADERS = [name.replace("-", "_") for name in LANDED_HEADERS]
 _ONE = f"""
@@ -89,24 +98,36 @@ class WholeDelivery:
 
 
 def newest_deliveries(
-    reader: Reader, landing: Path, schema: str, limit: int
+    reader: Reader, landing: Path, schema: str, limit: int, *, only_held: bool = False
 ) -> list[RecentDelivery]:
     """Return the newest deliveries, the newest first.
+
+    Args:
+        reader: of the warehouse.
+        landing: folder of the landing files.
+        schema: of the integration.
+        limit: how many at most.
+        only_held: only what landing holds back now, whether or not a load has seen it.
 
     Raises:
         LandingError: the landing files cannot be read.
     """
-    with kept_still(landing, schema):
-        tails = list(_tails(LandingListing(landing, schema).files(), limit))
-        if not tails:
+    with kept_still(landing, schema), _engine() as engine:
+        files = LandingListing(landing, schema).files()
+        if only_held:
+            compared = "="
+            parts = _held(engine, landing, schema, files, limit)
+        else:
+            # Sequences rise within a writer, so its newest deliveries are its last.
+            compared = ">="
+            parts = list(_tails(files, limit))
+        if not parts:
             return []
-        # Sequences rise within a writer, so its newest deliveries are its last.
-        condition = " OR ".join('(writer = ? AND "offset" >= ?)' for _ in tails)
+        condition = " OR ".join(f'(writer = ? AND "offset" {compared} ?)' for _ in parts)
         query = _NEWEST.format(condition=condition, limit=limit, longest=LONGEST_BODY)
-        paths = [str(file.path(landing)) for _, _, those in tails for file in those]
-        bounds = [part for writer, first, _ in tails for part in (writer, first)]
-        with _engine() as engine:
-            rows = engine.execute(query, [paths, *bounds]).fetchall()
+        paths = {str(file.path(landing)) for _, _, those in parts for file in those}
+        bounds = [part for writer, offset, _ in parts for part in (writer, offset)]
+        rows = engine.execute(query, [sorted(paths), *bounds]).fetchall()
     found = [
         (row, [] if body is None else _events(body, encoding)) for *row, body, encoding in rows
     ]
@@ -167,9 +188,40 @@ def find_delivery(reader: Reader, landing: Path, schema: str, place: Place) -> W
     )
 
 
-def _tails(
-    files: Sequence[LandingFile], limit: int
-) -> Iterator[tuple[str, int, Sequence[LandingFile]]]:
+_Part = tuple[str, int, Sequence[LandingFile]]
+"""A writer, one of its offsets, and the files to look into."""
+
+
+def _held(
+    engine: duckdb.DuckDBPyConnection,
+    landing: Path,
+    schema: str,
+    files: Sequence[LandingFile],
+    limit: int,
+) -> list[_Part]:
+    """Return the newest deliveries that are held and not released, each with its files."""
+    if not files:
+        return []
+    released = Releases(landing, schema).offsets()
+    rows = engine.execute(_HELD, [[str(file.path(landing)) for file in files]])
+    places: list[Place] = []
+    while len(places) < limit and (some := rows.fetchmany(_AT_ONCE)):
+        places += [
+            (writer, offset)
+            for writer, offset in some
+            if not released.get(writer, OffsetSet()).covers(offset, offset)
+        ]
+    return [
+        (
+            writer,
+            offset,
+            [file for file in files if file.writer == writer and file.first <= offset <= file.last],
+        )
+        for writer, offset in places[:limit]
+    ]
+
+
+def _tails(files: Sequence[LandingFile], limit: int) -> Iterator[_Part]:
     """Yield, for each writer, the first of its last `limit` offsets and the files with them."""
     by_writer: dict[str, list[LandingFile]] = {}
     for file in files:

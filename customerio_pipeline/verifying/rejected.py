@@ -9,12 +9,21 @@ from customerio_pipeline.loading.target import Reader
 _LONGEST_RECORD = 300
 _MOST_REASONS = 20
 
-_REASONS = """
-SELECT reason, count(*) AS records, max(_sdc_received_at)
-FROM "{schema}"._sdc_rejected
-GROUP BY reason
-ORDER BY records DESC, reason
-LIMIT {most}
+KIND_OF_REASON = (
+    r"regexp_replace(reason, '(( starting)? at)?: line \d+ column \d+ \(char \d+\)$"
+    r"| at (character|byte) \d+$', '')"
+)
+"""SQL of DuckDB and PostgreSQL alike: a reason without where in the body it was.
+
+Bodies that break off each break off somewhere else. How long an event_id may be is no place.
+"""
+
+_REASONS = f"""
+SELECT {KIND_OF_REASON} AS kind, count(*) AS records, max(_sdc_received_at), min(reason)
+FROM "{{schema}}"._sdc_rejected
+GROUP BY kind
+ORDER BY records DESC, kind
+LIMIT {{most}}
 """
 _NEWEST = """
 SELECT _sdc_received_at, reason, left(record, {longest}), length(record) > {longest},
@@ -29,9 +38,13 @@ LIMIT {limit}
 class Reason:
     """Why records were rejected."""
 
-    text: str
+    kind: str
+    """Without the place in the body, which differs from record to record."""
+
     records: int
     last_received_at: datetime
+    example: str
+    """Of one of them, with the place."""
 
 
 @dataclass(frozen=True, slots=True)

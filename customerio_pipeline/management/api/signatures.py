@@ -12,6 +12,7 @@ from customerio_pipeline.errors import (
     RegistryError,
     RegistryUnavailableError,
     UnknownIntegrationError,
+    UnknownKeyError,
 )
 from customerio_pipeline.management.api.bodies import (
     AddKey,
@@ -94,12 +95,12 @@ class SignatureChecks(Controller):
     ) -> None:
         """It is forgotten; without a key, signatures are not checked."""
         integration = services.registry.of_schema(schema)
-        known = {key.id: key for key in services.registry.keys.list(integration)}
-        if key_id not in known:
-            raise NotFoundException(f'The integration has no signing key "{key_id}".')
-        if not known[key_id].is_live:
-            raise conflict(f'The signing key "{key_id}" is removed already.')
-        services.registry.keys.remove(integration, key_id)
+        try:
+            services.registry.keys.remove(integration, key_id)
+        except UnknownKeyError:
+            if key_id in {key.id for key in services.registry.keys.list(integration)}:
+                raise conflict(f'The signing key "{key_id}" is removed already.') from None
+            raise NotFoundException(f'The integration has no signing key "{key_id}".') from None
         log.info("key_removed", schema=schema, key_id=key_id, api_token=request.auth)
 
     @put(
