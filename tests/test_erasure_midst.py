@@ -92,7 +92,7 @@ def test_killed_at_any_point_it_is_finished(
             assert traces(copy, EMAIL, "mine-") == []
             assert set(house.events()) == {"t1", "t2", "a1"}
             assert len(house.rejected()) == 2
-            found = account(house.target, house.landing, SCHEMA)
+            found = account(house.target, house.landing, house.landing.parent / "spool", SCHEMA)
             assert (found.gaps, found.landed, found.erased) == ([], 8, 5)
             house.target.close()
     assert 0 < unfinished < len(copies)

@@ -73,8 +73,9 @@ def hourly_checks(settings: Settings, schema: str) -> dg.AssetChecksDefinition:
                 NOTHING_MISSING,
                 asset=key,
                 description=(
-                    "Acknowledged = landed = loaded + held + waiting, and events = rows +"
-                    " duplicates + rejected: what `customerio-pipeline verify` proves."
+                    "Acknowledged = landed + in the spool, landed = loaded + held + waiting, and"
+                    " events = rows + duplicates + rejected: what `customerio-pipeline verify`"
+                    " proves."
                 ),
             ),
             *(
@@ -146,7 +147,7 @@ def _results(
 
 
 def _nothing_missing(settings: Settings, reader: Reader, schema: str) -> dg.AssetCheckResult:
-    found = account(reader, settings.landing, schema)
+    found = account(reader, settings.landing, settings.spool, schema)
     shown = [gap.what for gap in found.gaps[:_SHOWN_GAPS]]
     if len(found.gaps) > len(shown):
         shown.append(f"{len(found.gaps) - len(shown):,} more: `customerio-pipeline verify`.")
@@ -157,10 +158,13 @@ def _nothing_missing(settings: Settings, reader: Reader, schema: str) -> dg.Asse
         severity=dg.AssetCheckSeverity.ERROR,
         description=" ".join(shown)
         or (
-            f"{found.landed:,} landed = {found.loaded:,} loaded + {found.held:,} held"
-            f" + {found.waiting:,} waiting."
+            f"{found.acknowledged:,} acknowledged = {found.landed:,} landed"
+            f" + {found.spooled:,} in the spool; {found.landed:,} landed = {found.loaded:,} loaded"
+            f" + {found.held:,} held + {found.waiting:,} waiting."
         ),
         metadata={
+            "acknowledged": found.acknowledged,
+            "in_spool": found.spooled,
             "landed": found.landed,
             "loaded": found.loaded,
             "held": found.held,
