@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 
 import dagster as dg
 
-from customerio_pipeline.loading.load import LoadReport
+from customerio_pipeline.loading.report import LoadReport
 from customerio_pipeline.loading.target import ColumnType, Target
 
 Metadata = dict[str, dg.MetadataValue | dg.TableSchema | dg.TableColumnLineage | int | float | str]
