@@ -192,6 +192,9 @@ class Settings(BaseSettings):
     app_api_url: str | None = None
     """Customer.io's App API, for `integrations connect`; that of the region when unset."""
 
+    import_url: SecretStr | None = None
+    """PostgreSQL that `import --from-table` reads a table of: ``postgresql://…``."""
+
     smtp_url: SecretStr | None = None
     """Mail server for alerts: ``smtp://user:password@host:587``, or ``smtps://…``."""
 
@@ -313,10 +316,8 @@ class Settings(BaseSettings):
     def _warns_before_failing(self) -> Self:
         for name in ("freshness", "lag"):
             if getattr(self, f"{name}_warn_seconds") >= getattr(self, f"{name}_fail_seconds"):
-                raise ValueError(
-                    f"CUSTOMERIO_{name.upper()}_WARN_SECONDS must be less than"
-                    f" CUSTOMERIO_{name.upper()}_FAIL_SECONDS"
-                )
+                setting = f"CUSTOMERIO_{name.upper()}"
+                raise ValueError(f"{setting}_WARN_SECONDS must be less than {setting}_FAIL_SECONDS")
         return self
 
     @property
