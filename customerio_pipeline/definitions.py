@@ -18,6 +18,7 @@ from customerio_pipeline.orchestration.landing_upkeep import (
 )
 from customerio_pipeline.orchestration.post_load_sensor import post_load_sensor
 from customerio_pipeline.orchestration.prune_runs import prune_runs_job, prune_runs_schedule
+from customerio_pipeline.orchestration.returned import erase_returned_job, erase_returned_sensor
 from customerio_pipeline.orchestration.sensor import load_sensor
 from customerio_pipeline.registry.records import Integration
 from customerio_pipeline.settings import Settings, load_settings
@@ -29,9 +30,12 @@ def defs() -> dg.Definitions:
     settings = load_settings()
     integrations = known_integrations(settings)
     maintenance = dg.Definitions(
-        jobs=[landing_upkeep_job, prune_runs_job],
+        jobs=[landing_upkeep_job, prune_runs_job, erase_returned_job],
         schedules=[landing_upkeep_schedule, prune_runs_schedule],
-        sensors=[alerts_sensor(settings, [each.schema for each in integrations])],
+        sensors=[
+            alerts_sensor(settings, [each.schema for each in integrations]),
+            erase_returned_sensor(settings, [each.schema for each in integrations]),
+        ],
         # A process per step would take longer to start than most loads take.
         executor=dg.in_process_executor,
     )

@@ -28,6 +28,7 @@ MAX_PUBLIC_URL_LENGTH = 190
 
 AbsolutePath = Annotated[Path, AfterValidator(lambda path: path.expanduser().absolute())]
 MEBIBYTE = 1024 * 1024
+DAY = 24 * 3600.0
 
 Network = IPv4Network | IPv6Network
 
@@ -176,8 +177,23 @@ class Settings(BaseSettings):
     load_max_seconds: float = Field(default=900.0, gt=0)
     """Time after which a drain run of the sensor ends and another may start."""
 
+    freshness_warn_seconds: float = Field(default=3 * DAY, ge=60)
+    """Time without a load after which Dagster's freshness policy of `data` warns."""
+
+    freshness_fail_seconds: float = Field(default=7 * DAY, ge=60)
+    """Time without a load after which it fails."""
+
+    lag_warn_seconds: float = Field(default=60.0, gt=0)
+    """Time from receipt to row above which the check `loaded_soon` warns."""
+
+    lag_fail_seconds: float = Field(default=900.0, gt=0)
+    """Time from receipt to row above which it is an error."""
+
     app_api_url: str | None = None
     """Customer.io's App API, for `integrations connect`; that of the region when unset."""
+
+    import_url: SecretStr | None = None
+    """PostgreSQL that `import --from-table` reads a table of: ``postgresql://…``."""
 
     smtp_url: SecretStr | None = None
     """Mail server for alerts: ``smtp://user:password@host:587``, or ``smtps://…``."""
@@ -294,6 +310,14 @@ class Settings(BaseSettings):
             raise ValueError(
                 "CUSTOMERIO_TLS_CERTIFICATE and CUSTOMERIO_TLS_KEY must be set together"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _warns_before_failing(self) -> Self:
+        for name in ("freshness", "lag"):
+            if getattr(self, f"{name}_warn_seconds") >= getattr(self, f"{name}_fail_seconds"):
+                setting = f"CUSTOMERIO_{name.upper()}"
+                raise ValueError(f"{setting}_WARN_SECONDS must be less than {setting}_FAIL_SECONDS")
         return self
 
     @property

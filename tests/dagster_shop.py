@@ -12,7 +12,7 @@ import psycopg
 import pytest
 
 from customerio_pipeline.definitions import integration_definitions
-from customerio_pipeline.registry.records import Integration
+from customerio_pipeline.registry.records import Arrays, Integration
 from customerio_pipeline.registry.registry import Registry
 from customerio_pipeline.settings import Settings, load_settings
 from customerio_pipeline.warehouse import open_warehouse
@@ -93,7 +93,10 @@ class Shop:
 
 @contextmanager
 def opened_shop(
-    home: Path, monkeypatch: pytest.MonkeyPatch, warehouse_url: str = ""
+    home: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    warehouse_url: str = "",
+    arrays: Arrays = Arrays.JSON,
 ) -> Iterator[Shop]:
     """Yield an installation in `home` whose runs do not linger."""
     monkeypatch.setenv("CUSTOMERIO_HOME", str(home))
@@ -102,7 +105,7 @@ def opened_shop(
     monkeypatch.setenv("CUSTOMERIO_WAREHOUSE_WAIT_SECONDS", "0.2")
     settings = load_settings()
     with closing(Registry.open(settings.registry)) as registry:
-        integration, _ = registry.create("Shop")
+        integration, _ = registry.create("Shop", arrays=arrays)
     shop = Shop(settings, integration)
     with shop.instance:
         yield shop

@@ -113,6 +113,22 @@ def traces(home: Path, *texts: str) -> list[str]:
     return found
 
 
+def take_returned_out(installation: Erasing) -> bool:
+    """Do what Dagster's daemon does at a tick; return whether something had come back."""
+    installation.warehouse.target.close()
+    loaded = defs()
+    assert isinstance(loaded, dg.Definitions)
+    with dg.DagsterInstance.ephemeral() as instance:
+        context = dg.build_sensor_context(instance, repository_def=loaded.get_repository_def())
+        asked = loaded.resolve_sensor_def("erase_returned_sensor")(context)
+        if not isinstance(asked, dg.RunRequest):
+            assert isinstance(asked, dg.SkipReason)
+            return False
+        job = loaded.resolve_job_def("erase_returned_job")
+        assert job.execute_in_process(instance=instance).success
+        return True
+
+
 def run_job(installation: Erasing) -> bool:
     """Run what the schedule runs every hour."""
     installation.warehouse.target.close()

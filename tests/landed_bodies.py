@@ -11,7 +11,8 @@ import psycopg
 from customerio_pipeline.landing.delivery import Delivery
 from customerio_pipeline.landing.files import LandingFile
 from customerio_pipeline.landing.writing import write_landing_file
-from customerio_pipeline.loading.load import Loader, LoadReport, drain
+from customerio_pipeline.loading.load import Loader, drain
+from customerio_pipeline.loading.report import LoadReport
 from customerio_pipeline.loading.staging import DEFAULT_LAYOUT, Layout
 from customerio_pipeline.loading.target import Target
 from customerio_pipeline.settings import Settings

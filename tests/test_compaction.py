@@ -286,9 +286,8 @@ def test_damaged_files_stay_for_a_person(installation: Installation) -> None:
         file.name,
         "w0-000000000003-000000000004.parquet",
     ]
-    assert [gap.file for gap in account(house.target, house.landing, SCHEMA).gaps] == [
-        small[2].relative_path
-    ]
+    found = account(house.target, house.landing, house.landing.parent / "spool", SCHEMA)
+    assert [gap.file for gap in found.gaps] == [small[2].relative_path]
 
 
 def test_a_file_with_other_offsets_than_its_name_says_stops_its_folder(

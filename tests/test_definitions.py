@@ -15,7 +15,7 @@ import dagster as dg
 import pytest
 
 from customerio_pipeline.definitions import defs
-from customerio_pipeline.errors import RegistryUnavailableError
+from customerio_pipeline.errors import RegistryUnavailableError, SettingsError
 from customerio_pipeline.orchestration.reload import reload_definitions
 from customerio_pipeline.registry.registry import Registry
 from customerio_pipeline.settings import load_settings
@@ -88,6 +88,24 @@ class TestDefinitions:
         assert data.metadata["dagster/storage_kind"] == "duckdb"
         assert data.freshness_policy == dg.FreshnessPolicy.time_window(
             warn_window=timedelta(days=3), fail_window=timedelta(days=7)
+        )
+
+    @pytest.mark.usefixtures("registry")
+    def test_freshness_has_the_windows_of_the_settings(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Busy sources have shorter ones; one that warns too late is refused with a sentence."""
+        monkeypatch.setenv("CUSTOMERIO_FRESHNESS_WARN_SECONDS", "3600")
+        monkeypatch.setenv("CUSTOMERIO_FRESHNESS_FAIL_SECONDS", "10800")
+        specs = {spec.key: spec for spec in _definitions().resolve_all_asset_specs()}
+        assert specs[KEYS[1]].freshness_policy == dg.FreshnessPolicy.time_window(
+            warn_window=timedelta(hours=1), fail_window=timedelta(hours=3)
+        )
+        monkeypatch.setenv("CUSTOMERIO_FRESHNESS_FAIL_SECONDS", "3600")
+        with pytest.raises(SettingsError) as refused:
+            load_settings()
+        assert str(refused.value) == (
+            "CUSTOMERIO_FRESHNESS_WARN_SECONDS must be less than CUSTOMERIO_FRESHNESS_FAIL_SECONDS."
         )
 
     def test_landing_partitions_reach_from_creation_to_today(self, registry: Registry) -> None:

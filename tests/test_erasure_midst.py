@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from customerio_pipeline.landing.compaction import compact
+from customerio_pipeline.landing.compaction import alone, compact
 from customerio_pipeline.landing.erasures import Erasures
 from customerio_pipeline.loading import staging
 from customerio_pipeline.registry.registry import Registry
@@ -26,6 +26,7 @@ from tests.erasing import (
     Erasing,
     event,
     run_job,
+    take_returned_out,
     traces,
 )
 from tests.installation import installed
@@ -53,9 +54,58 @@ def test_while_the_receiver_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
             wait_landed(house.landing, SCHEMA, len(MINE) + 3)
         house.load()
         assert set(house.events()) == {"t1", "t2"}
-        erasing.check()
-        assert run_job(erasing)
+        before = erasing.check()["erased"]
+        # The load that met it had it taken out of landing, without waiting for the hourly job.
+        assert traces(house.landing, EMAIL, "mine-")
+        assert take_returned_out(erasing)
         assert traces(tmp_path, EMAIL, "mine-") == []
+        assert erasing.check()["erased"] == before + 1
+        assert not take_returned_out(erasing)
+
+
+@pytest.mark.parametrize("bulk_deliveries", [1, 1000])
+def test_what_comes_again_is_taken_out_of_the_files_that_hold_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bulk_deliveries: int
+) -> None:
+    """Alone and in arrays, in both ways of staging; other files stay untouched."""
+    monkeypatch.setattr(staging, "BULK_DELIVERIES", bulk_deliveries)
+    with installed(tmp_path, f"duckdb:///{tmp_path / 'w.duckdb'}", monkeypatch) as parts:
+        erasing = Erasing(*parts)
+        house = erasing.warehouse
+        house.land(*MINE, *THEIRS)
+        house.load()
+        erasing.erase()
+        files = [house.land(THEIRS[0]), house.land(*MINE[:9], *MINE_IN_ARRAYS, THEIRS[1])]
+        untouched = files[0].path(house.landing)
+        made = untouched.stat().st_ino
+        house.load()
+        before = erasing.check()["erased"]
+        with alone(house.landing, SCHEMA):
+            assert take_returned_out(erasing)
+        # Who compacts comes first; it is asked for until it is done.
+        assert traces(house.landing, EMAIL, "mine-")
+        assert take_returned_out(erasing)
+        assert traces(tmp_path, EMAIL, "mine-") == []
+        assert untouched.stat().st_ino == made
+        # The first of the arrays has events of others.
+        assert erasing.check()["erased"] == before + 9 + 1
+        assert not take_returned_out(erasing)
+        assert "t1" in house.events()
+
+
+def test_the_hourly_job_does_what_the_quick_one_could_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A load may have been killed before it noted what it met; afterwards nothing is asked for."""
+    with installed(tmp_path, f"duckdb:///{tmp_path / 'w.duckdb'}", monkeypatch) as parts:
+        erasing = Erasing(*parts)
+        house = erasing.warehouse
+        house.load_bodies(MINE[0])
+        erasing.erase()
+        house.load_bodies(MINE[0])
+        assert run_job(erasing)
+        assert traces(tmp_path, "mine-") == []
+        assert not take_returned_out(erasing)
 
 
 def test_killed_at_any_point_it_is_finished(
@@ -92,7 +142,7 @@ def test_killed_at_any_point_it_is_finished(
             assert traces(copy, EMAIL, "mine-") == []
             assert set(house.events()) == {"t1", "t2", "a1"}
             assert len(house.rejected()) == 2
-            found = account(house.target, house.landing, SCHEMA)
+            found = account(house.target, house.landing, house.landing.parent / "spool", SCHEMA)
             assert (found.gaps, found.landed, found.erased) == ([], 8, 5)
             house.target.close()
     assert 0 < unfinished < len(copies)

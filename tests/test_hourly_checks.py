@@ -8,7 +8,7 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from customerio_pipeline.definitions import defs
+from customerio_pipeline.definitions import defs, integration_definitions
 from customerio_pipeline.orchestration.hourly_checks import hourly_run
 from customerio_pipeline.registry.registry import Registry
 from customerio_pipeline.simulator.events import generate
@@ -83,15 +83,28 @@ def test_what_is_missing_is_an_error(shop: Shop) -> None:
     assert "The offsets 1 to 2 of aaaaaaaaaa were loaded" in str(check.description)
 
 
-def test_late_loads(shop: Shop) -> None:
-    """Measured from the receipt of the oldest event of each load."""
+@pytest.mark.parametrize(
+    ("windows", "passed", "severity"),
+    [
+        ((60, 900), False, dg.AssetCheckSeverity.WARN),
+        ((20, 80), False, dg.AssetCheckSeverity.ERROR),
+        ((120, 900), True, dg.AssetCheckSeverity.WARN),
+    ],
+)
+def test_late_loads(
+    shop: Shop, windows: tuple[float, float], passed: bool, severity: dg.AssetCheckSeverity
+) -> None:
+    """Measured from the receipt of the oldest event of each load, with two windows."""
+    warn, fail = windows
+    late = shop.settings.model_copy(update={"lag_warn_seconds": warn, "lag_fail_seconds": fail})
+    shop.definitions = integration_definitions(late, shop.integration)
     shop.land(event("a"))
     shop.run()
     shop.change_warehouse(
         "UPDATE shop._sdc_loads SET batched_at = received_from + INTERVAL '90 seconds'"
     )
     check = hourly(shop)["loaded_soon"]
-    assert (check.passed, check.severity) == (False, dg.AssetCheckSeverity.WARN)
+    assert (check.passed, check.severity) == (passed, severity)
     assert check.metadata["lag_p95_seconds"].value == pytest.approx(90)
 
 

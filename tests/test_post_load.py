@@ -9,6 +9,7 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
+from customerio_pipeline.registry.records import Arrays
 from tests.dagster_shop import Shop, opened_shop
 from tests.landed_events import event
 from tests.listening import Listener, listening
@@ -67,6 +68,37 @@ def test_each_load_is_told_with_stitchs_payload(shop: Shop, hook: Listener) -> N
     assert told["minimum_sdc_batched_at"] >= table["max_time_extracted"]
     signed = f"v0:{headers['x-signature-timestamp']}:".encode() + body
     assert headers["x-signature"] == hmac.new(KEY.encode(), signed, hashlib.sha256).hexdigest()
+
+
+def test_tables_of_arrays_are_listed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, warehouse_url: str, hook: Listener
+) -> None:
+    """Those that got rows since the last call, each with as many as it has of them now."""
+
+    def sent(event_id: str, *arrays: str) -> bytes:
+        return event(event_id, data={name: [{"id": 1}, {"id": 2}] for name in arrays})
+
+    with opened_shop(tmp_path, monkeypatch, warehouse_url, Arrays.SUBTABLES) as shop:
+        cursor = tick(shop, None)
+        loads = (
+            [sent("a", "recipients"), sent("b")],
+            [sent("c", "recipients", "links"), sent("a", "recipients"), b"nonsense"],
+        )
+        first = 0
+        for bodies in loads:
+            shop.land(*bodies, first=first)
+            first += len(bodies)
+            shop.run()
+            cursor = tick(shop, cursor)
+    tables = [
+        {each["destination_table_name"]: each["num_rows"] for each in told["tables"]}
+        for told in hook.bodies
+    ]
+    assert tables == [
+        {"data": 2, "data__data__recipients": 2},
+        {"data": 2, "data__data__links": 2, "data__data__recipients": 4},
+    ]
+    assert [each["num_rows_rejected"] for each in hook.bodies[1]["tables"]] == [1, 0, 0]
 
 
 def test_a_program_that_is_down_is_told_later(shop: Shop, hook: Listener) -> None:

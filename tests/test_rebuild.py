@@ -15,7 +15,7 @@ import pytest
 from customerio_pipeline.errors import RegistryError, WarehouseError
 from customerio_pipeline.landing.offsets import OffsetSet
 from customerio_pipeline.landing.releases import release
-from customerio_pipeline.loading.load import LoadReport
+from customerio_pipeline.loading.report import LoadReport
 from customerio_pipeline.orchestration.drain_run import DrainConfig
 from customerio_pipeline.orchestration.keys import data_key, load_op_name
 from customerio_pipeline.registry.records import Arrays

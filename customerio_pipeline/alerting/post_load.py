@@ -4,6 +4,7 @@ import hashlib
 import hmac
 import json
 import time
+from collections.abc import Mapping
 from datetime import datetime
 from typing import NamedTuple
 
@@ -30,9 +31,12 @@ class Loaded(NamedTuple):
     received_until: datetime
     """Receipt of the newest event."""
 
+    subtables: Mapping[str, int]
+    """Rows of tables of arrays that these loads wrote and that are there, by table."""
+
 
 def payload(loaded: Loaded) -> bytes:
-    """Return Stitch's documented object, of the table `data`."""
+    """Return Stitch's documented object: `data` and what was loaded of its tables of arrays."""
     return json.dumps(
         {
             "version": _VERSION,
@@ -44,17 +48,25 @@ def payload(loaded: Loaded) -> bytes:
             "destination_schema_name": loaded.schema,
             "table_version": 0,
             "tables": [
-                {
-                    "source_table_name": "data",
-                    "destination_table_name": "data",
-                    "num_rows": loaded.rows,
-                    "num_rows_rejected": loaded.rejected,
-                    "max_time_extracted": loaded.received_until.isoformat(),
-                    "bookmark_metadata": [],
-                }
+                _table("data", loaded.rows, loaded.rejected, loaded.received_until),
+                *(
+                    _table(name, rows, 0, loaded.received_until)
+                    for name, rows in sorted(loaded.subtables.items())
+                ),
             ],
         }
     ).encode()
+
+
+def _table(name: str, rows: int, rejected: int, until: datetime) -> dict[str, object]:
+    return {
+        "source_table_name": name,
+        "destination_table_name": name,
+        "num_rows": rows,
+        "num_rows_rejected": rejected,
+        "max_time_extracted": until.isoformat(),
+        "bookmark_metadata": [],
+    }
 
 
 def post(url: str, key: str | None, loaded: Loaded) -> None:

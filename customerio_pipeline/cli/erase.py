@@ -105,7 +105,7 @@ def _print(found: Erasing, spool: int) -> None:
     if spool:
         click.echo(
             f"The spool holds {spool:,} bytes that have not landed: what is the person's in them is"
-            " never loaded, and erased by landing_upkeep_job within an hour of landing."
+            " never loaded, and Dagster erases it from landing after the load that leaves it out."
         )
     click.echo(
         f"{found.schema}: {found.events:,} events erased; _erasures/{found.erasure} keeps it so"

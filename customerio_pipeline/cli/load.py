@@ -20,7 +20,8 @@ from customerio_pipeline.errors import (
     WarehouseBusyError,
     WarehouseUnavailableError,
 )
-from customerio_pipeline.loading.load import Loader, LoadReport, drain
+from customerio_pipeline.loading.load import Loader, drain
+from customerio_pipeline.loading.report import LoadReport
 from customerio_pipeline.loading.target import Target
 from customerio_pipeline.orchestration.integrations import CurrentLayout, check_is_loading
 from customerio_pipeline.registry.records import Integration, IntegrationState

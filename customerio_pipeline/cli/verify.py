@@ -25,7 +25,7 @@ _SHOWN_HOURS = 24
 @click.option("--deep", is_flag=True, help="Load the landing files anew and compare every row.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def verify(name: str | None, deep: bool, as_json: bool) -> None:
-    """Prove that all that landed is loaded: of one integration, or of all.
+    """Prove that all that was acknowledged is landed and loaded: of one integration, or of all.
 
     Exits with 1, naming the gaps, when it does not add up. With --deep loads wait meanwhile.
     """
@@ -60,7 +60,7 @@ def verify(name: str | None, deep: bool, as_json: bool) -> None:
 
 def _accounts(settings: Settings, chosen: Sequence[Integration]) -> list[Account]:
     with closing(open_for_reading(settings)) as reader:
-        found = [account(reader, settings.landing, each.schema) for each in chosen]
+        found = [account(reader, settings.landing, settings.spool, each.schema) for each in chosen]
         say_if_copied(reader)
     return found
 
@@ -101,6 +101,12 @@ def _print(found: Account, compared: Comparison | None, gaps: Sequence[Gap]) -> 
     if len(hours) < len(found.hours):
         click.echo(f"{len(found.hours) - len(hours)} earlier lines: --json has them.")
     totals = found.totals
+    adds_up = found.acknowledged == found.landed + found.spooled
+    click.echo(
+        f"received    {found.acknowledged:,} acknowledged {'=' if adds_up else '≠'}"
+        f" {found.landed:,} landed + {found.spooled:,} in the spool"
+        + (f"; {found.spool_note}" if found.spool_note else "")
+    )
     adds_up = found.landed == found.loaded + found.held + found.waiting
     click.echo(
         f"deliveries  {found.landed:,} landed {'=' if adds_up else '≠'}"

@@ -9,9 +9,12 @@ salted: whoever has one can ask whether it was erased, nobody can read from the 
 import hashlib
 import os
 import secrets
-from collections.abc import Sequence
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from enum import StrEnum
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 
@@ -22,6 +25,7 @@ FOLDER = "_erasures"
 
 _SUFFIX = ".json"
 _NOTE = ".carried-out.json"
+_RETURNED = ".returned-"
 _SALT_BYTES = 16
 _DIGEST_BYTES = 16
 
@@ -55,6 +59,19 @@ class CarriedOut(msgspec.Struct, frozen=True, kw_only=True):
 
     until_ns: int = 0
     """Folders that changed since then may hold something; ns since the epoch."""
+
+
+class Returned(NamedTuple):
+    """Deliveries in which something came back that was erased."""
+
+    path: Path
+    """Of the note, to be removed once it is seen to."""
+
+    noted_ns: int
+    """Ns since the epoch."""
+
+    offsets: Mapping[str, Sequence[int]]
+    """By writer."""
 
 
 _decoder = msgspec.json.Decoder(Erasure)
@@ -112,6 +129,33 @@ class Erasures:
     def salt(self) -> str:
         """Return the salt for the next one: that of the others, so that a value is hashed once."""
         return self._all[-1].salt if self._all else secrets.token_hex(_SALT_BYTES)
+
+    def note_returned(self, places: Iterable[tuple[str, int]]) -> None:
+        """Note deliveries, writer and offset, in which something came back that a load left out.
+
+        The note may be lost: the hourly job looks for itself.
+        """
+        offsets: dict[str, list[int]] = {}
+        for writer, offset in places:
+            offsets.setdefault(writer, []).append(offset)
+        if not offsets:
+            return
+        path = self._folder / f"{_RETURNED}{time.time_ns()}-{secrets.token_hex(3)}{_SUFFIX}"
+        temporary = path.with_suffix(".tmp")
+        with suppress(OSError):
+            temporary.write_bytes(msgspec.json.encode(offsets))
+            temporary.replace(path)
+
+    def returned(self) -> list[Returned]:
+        """Return those notes, the oldest first."""
+        found = []
+        for path in sorted(self._folder.glob(f"{_RETURNED}*{_SUFFIX}")):
+            # Another process may have seen to it.
+            with suppress(OSError, msgspec.DecodeError):
+                offsets = msgspec.json.decode(path.read_bytes(), type=dict[str, list[int]])
+                noted_ns = int(path.name.removeprefix(_RETURNED).partition("-")[0])
+                found.append(Returned(path, noted_ns, offsets))
+        return found
 
     def carried_out(self) -> CarriedOut:
         """Return how far they are carried out."""

@@ -117,10 +117,10 @@ class Engine:
             [paths],
         )
 
-    def leave_out(self, erased: Erased) -> None:
-        """Remove from ``raw`` those with ``text`` whose event was erased."""
+    def leave_out(self, erased: Erased) -> set[tuple[str, int]]:
+        """Remove from ``raw`` those with ``text`` whose event was erased; return which."""
         rows = self._connection.execute(
-            "SELECT rowid, event_id, epoch_us(received_at),"
+            'SELECT rowid, writer, "offset", event_id, epoch_us(received_at),'
             # Only what happened, or came, up to then is looked into.
             " CASE WHEN coalesce(TRY_CAST(text ->> '$.timestamp' AS DOUBLE) * 1e9 <= ?, true)"
             "  OR epoch_us(received_at) * 1000 <= ? THEN text END"
@@ -128,15 +128,18 @@ class Engine:
             [erased.last_ns, erased.last_ns],
         )
         gone = []
+        places = set()
         while page := rows.fetchmany(_PAGE_ROWS):
-            for row, event_id, received_us, text in page:
+            for row, writer, offset, event_id, received_us, text in page:
                 if erased.has_event(event_id) or (
                     text is not None
                     and erased.covers(read_events(text.encode(), None)[0], received_us)
                 ):
                     gone.append(row)
+                    places.add((writer, offset))
         if gone:
             self.execute("DELETE FROM raw WHERE rowid IN (SELECT unnest(?))", [gone])
+        return places
 
     def _among(self, name: str, offsets: Iterable[tuple[str, OffsetSet]]) -> str:
         """Return the condition that a row of ``landed`` is among `offsets`, those of a writer."""

@@ -5,7 +5,6 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
@@ -24,6 +23,7 @@ from customerio_pipeline.landing.releases import Releases
 from customerio_pipeline.loading.columns import log_names
 from customerio_pipeline.loading.engine import Source
 from customerio_pipeline.loading.erased import Erased
+from customerio_pipeline.loading.report import LoadReport
 from customerio_pipeline.loading.staging import DEFAULT_LAYOUT, Layout, Staging
 from customerio_pipeline.loading.target import Batch, SchemaState, Target
 
@@ -35,55 +35,6 @@ four times over, and the next one is staged while one is merged."""
 POLL_SECONDS = 0.2
 
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class LoadReport:
-    """What one batch did; ``events == inserted + duplicates + rejected``."""
-
-    schema: str
-    load_id: str
-    batched_at: datetime
-    files: int
-    deliveries: int
-    events: int
-    inserted: int
-    duplicates: int
-    """Events that added no row because `data` or this batch has their event_id already."""
-
-    updated: int
-    """Those of `duplicates` that were later than the row in `data` and replaced it."""
-
-    rejected: int
-    held: int
-    """Deliveries left out because no signing key signed them."""
-
-    released: int
-    """Those of `deliveries` that were held before."""
-
-    row_count: int
-    """Rows of `data` now."""
-
-    received_from: datetime | None
-    received_to: datetime | None
-    new_columns: tuple[str, ...]
-    split_columns: tuple[str, ...]
-    """Columns that this batch made for values of another type than their key had so far."""
-
-    waiting: int
-    """Deliveries that are landed and still to be loaded."""
-
-    seconds: float
-
-    @property
-    def lag_seconds(self) -> float:
-        """Seconds from the newest receipt to the load."""
-        return _seconds(self.received_to, self.batched_at)
-
-    @property
-    def lag_max_seconds(self) -> float:
-        """Seconds from the oldest receipt to the load."""
-        return _seconds(self.received_from, self.batched_at)
 
 
 class _Landed(NamedTuple):
@@ -184,6 +135,7 @@ class Loader:
             except BaseException:
                 self._forget()  # it has learned columns that the table does not have
                 raise
+        self._erasures.note_returned(batch.returned)
         log_names(self.schema, batch.mappings)
         return LoadReport(
             schema=self.schema,
@@ -397,7 +349,3 @@ def drain(
         loader.publish(force=True)
     for error in loader.damage():
         raise error
-
-
-def _seconds(start: datetime | None, end: datetime) -> float:
-    return (end - start).total_seconds() if start else 0.0

@@ -7,6 +7,7 @@ small batches, are flattened one by one. Both ways give the same rows.
 import logging
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
@@ -111,6 +112,8 @@ class Staged(NamedTuple):
 
     received_from: datetime | None
     received_to: datetime | None
+    returned: AbstractSet[tuple[str, int]]
+    """Deliveries, writer and offset, that hold events which were erased."""
 
 
 class _OneByOne(NamedTuple):
@@ -122,6 +125,7 @@ class _OneByOne(NamedTuple):
 
     rejected: list[tuple[object, ...]]
     events: int
+    returned: set[tuple[str, int]]
 
 
 class Staging:
@@ -178,19 +182,18 @@ class Staging:
             times = [delivery.received_us for delivery in small]
             gone = sum(one.erased for one in found)
             landed = len(small) + gone, min(times, default=None), max(times, default=None)
-            return self._stage([], 0, small, held, landed, batched_at, erased)
+            return self._stage([], 0, small, held, landed, batched_at, erased, set())
         self._engine.read(sources)
         landed = self._engine.rows(
             f"SELECT count(*) + {self._engine.erased}, epoch_us(min(received_at)),"
             " epoch_us(max(received_at)) FROM raw"
         )[0]
-        if erased:
-            self._engine.leave_out(erased)
+        returned = self._engine.leave_out(erased) if erased else set()
         parts = self._flatten_in_bulk()
         superseded = self._engine.rows("SELECT count(*) FROM superseded")[0][0] if parts else 0
         rest = self._rest(parts)
         held_now = self._engine.held
-        return self._stage(parts, superseded, rest, held_now, landed, batched_at, erased)
+        return self._stage(parts, superseded, rest, held_now, landed, batched_at, erased, returned)
 
     def _stage(  # noqa: PLR0913, PLR0917  what was found, in its kinds
         self,
@@ -201,6 +204,7 @@ class Staging:
         landed: tuple[int, int | None, int | None],
         batched_at: datetime,
         erased: Erased,
+        returned: AbstractSet[tuple[str, int]],
     ) -> Staged:
         deliveries, received_from, received_to = landed
         slow = self._flatten_one_by_one(rest, batched_at, erased)
@@ -223,6 +227,7 @@ class Staging:
             absorbed=events - len(slow.rejected) - rows.num_rows,
             received_from=_time(received_from),
             received_to=_time(received_to),
+            returned=returned | slow.returned,
         )
 
     def _flatten_in_bulk(self) -> list[pa.Table]:
@@ -250,11 +255,13 @@ class Staging:
         latest: dict[object, Row] = {}
         elements: dict[object, list[Element]] = {}
         rejected: list[tuple[object, ...]] = []
+        returned: set[tuple[str, int]] = set()
         events = 0
         # In the order in which later ones win (design C5).
         for sequence, writer, offset, received_us, encoding, body in sorted(deliveries):
             for event in read_events(body, encoding):
                 if erased.covers(event, received_us):
+                    returned.add((writer, offset))
                     continue
                 events += 1
                 if isinstance(event, Rejected):
@@ -270,7 +277,7 @@ class Staging:
                 row["_sdc_writer"] = writer
                 row["_sdc_offset"] = offset
                 latest[event_id] = row
-        return _OneByOne(latest, elements, rejected, events)
+        return _OneByOne(latest, elements, rejected, events, returned)
 
     def _flatten(self, event: JsonObject, elements: list[Element]) -> Row:
         """Return the row of an event; add those of its arrays to `elements`."""

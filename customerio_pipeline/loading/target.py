@@ -4,7 +4,7 @@ A `Target` is implemented once per kind of warehouse (`customerio_pipeline.wareh
 calls it; a target knows nothing of JSON, landing files or Dagster.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime
 from enum import StrEnum
@@ -232,6 +232,9 @@ class Batch(NamedTuple):
     received_from: datetime | None
     received_to: datetime | None
     """Receipt of the oldest and the newest delivery."""
+
+    returned: Collection[tuple[str, int]] = ()
+    """Deliveries, writer and offset, that hold events which were erased: these were left out."""
 
     replay: Replay | None = None
     """Then `deliveries` is 0 and `events` those more than were counted before: the loads add up."""

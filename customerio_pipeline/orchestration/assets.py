@@ -23,12 +23,6 @@ _OWNERS = ["team:data"]
 _LOADING_VERSION = "1"
 """To be raised when loading the same landing files again would give other rows."""
 
-# A source may be idle for a weekend without anything being wrong, and Dagster looks only at the
-# last materialization: three quiet days are worth a look, a week is surely a lost connection.
-_FRESHNESS = dg.FreshnessPolicy.time_window(
-    warn_window=timedelta(days=3), fail_window=timedelta(days=7)
-)
-
 
 def landing_asset(settings: Settings, integration: Integration) -> dg.AssetSpec:
     """Describe the landing files; the sensor reports new ones."""
@@ -105,7 +99,11 @@ def _data_spec(settings: Settings, integration: Integration) -> dg.AssetSpec:
         data_key(integration.schema),
         f"Events of “{integration.name}”: one row per event_id, the latest wins, columns"
         " flattened with “__”.",
-        freshness_policy=_FRESHNESS,
+        # Dagster looks at the last materialization only, and what is loaded is loaded soon.
+        freshness_policy=dg.FreshnessPolicy.time_window(
+            warn_window=timedelta(seconds=settings.freshness_warn_seconds),
+            fail_window=timedelta(seconds=settings.freshness_fail_seconds),
+        ),
     )
 
 

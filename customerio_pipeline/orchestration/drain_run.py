@@ -8,7 +8,8 @@ import dagster as dg
 from pydantic import Field
 
 from customerio_pipeline.errors import PipelineError
-from customerio_pipeline.loading.load import Loader, LoadReport, drain
+from customerio_pipeline.loading.load import Loader, drain
+from customerio_pipeline.loading.report import LoadReport
 from customerio_pipeline.loading.target import Target
 from customerio_pipeline.orchestration.checks import landed_offsets_gapless
 from customerio_pipeline.orchestration.column_facts import (

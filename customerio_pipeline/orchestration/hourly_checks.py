@@ -7,6 +7,7 @@ one step of one run, so an installation with many integrations starts one proces
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from datetime import UTC, datetime
+from functools import partial
 
 import dagster as dg
 
@@ -34,10 +35,14 @@ _SHOWN_GAPS = 20
 _CELL_WIDTH = 120
 
 NOTHING_MISSING = "nothing_missing"
-_WATCHES: dict[str, tuple[Callable[[Reader, str, datetime], Finding], str]] = {
-    "loaded_soon": (
+_LOADED_SOON = "loaded_soon"
+_WATCHES: dict[str, tuple[Callable[..., Finding], str]] = {
+    _LOADED_SOON: (
         loaded_soon,
-        "19 of 20 loads of the last day had their oldest event within a minute of its receipt.",
+        (
+            "19 of 20 loads of the last day had their oldest event within"
+            " CUSTOMERIO_LAG_WARN_SECONDS of its receipt."
+        ),
     ),
     "not_silent": (
         not_silent,
@@ -73,8 +78,9 @@ def hourly_checks(settings: Settings, schema: str) -> dg.AssetChecksDefinition:
                 NOTHING_MISSING,
                 asset=key,
                 description=(
-                    "Acknowledged = landed = loaded + held + waiting, and events = rows +"
-                    " duplicates + rejected: what `customerio-pipeline verify` proves."
+                    "Acknowledged = landed + in the spool, landed = loaded + held + waiting, and"
+                    " events = rows + duplicates + rejected: what `customerio-pipeline verify`"
+                    " proves."
                 ),
             ),
             *(
@@ -130,7 +136,7 @@ def _results(
     elif _is_paused(settings, schema):
         watch = _paused
     else:
-        watch = _watch
+        watch = partial(_watch, settings)
     now = datetime.now(UTC)
     for name in _WATCHES:
         if name in wanted:
@@ -139,14 +145,16 @@ def _results(
                 asset_key=data_key(schema),
                 check_name=name,
                 passed=found.is_usual,
-                severity=dg.AssetCheckSeverity.WARN,
+                severity=(
+                    dg.AssetCheckSeverity.ERROR if found.is_grave else dg.AssetCheckSeverity.WARN
+                ),
                 description=found.sentence,
                 metadata=_metadata(found),
             )
 
 
 def _nothing_missing(settings: Settings, reader: Reader, schema: str) -> dg.AssetCheckResult:
-    found = account(reader, settings.landing, schema)
+    found = account(reader, settings.landing, settings.spool, schema)
     shown = [gap.what for gap in found.gaps[:_SHOWN_GAPS]]
     if len(found.gaps) > len(shown):
         shown.append(f"{len(found.gaps) - len(shown):,} more: `customerio-pipeline verify`.")
@@ -157,10 +165,13 @@ def _nothing_missing(settings: Settings, reader: Reader, schema: str) -> dg.Asse
         severity=dg.AssetCheckSeverity.ERROR,
         description=" ".join(shown)
         or (
-            f"{found.landed:,} landed = {found.loaded:,} loaded + {found.held:,} held"
-            f" + {found.waiting:,} waiting."
+            f"{found.acknowledged:,} acknowledged = {found.landed:,} landed"
+            f" + {found.spooled:,} in the spool; {found.landed:,} landed = {found.loaded:,} loaded"
+            f" + {found.held:,} held + {found.waiting:,} waiting."
         ),
         metadata={
+            "acknowledged": found.acknowledged,
+            "in_spool": found.spooled,
             "landed": found.landed,
             "loaded": found.loaded,
             "held": found.held,
@@ -174,8 +185,12 @@ def _nothing_missing(settings: Settings, reader: Reader, schema: str) -> dg.Asse
     )
 
 
-def _watch(name: str, reader: Reader, schema: str, now: datetime) -> Finding:
+def _watch(settings: Settings, name: str, reader: Reader, schema: str, now: datetime) -> Finding:
     watch, _ = _WATCHES[name]
+    if name == _LOADED_SOON:
+        watch = partial(
+            watch, warn_seconds=settings.lag_warn_seconds, fail_seconds=settings.lag_fail_seconds
+        )
     return watch(reader, schema, now)
 
 

@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 
 import dagster as dg
 
-from customerio_pipeline.loading.load import LoadReport
+from customerio_pipeline.loading.report import LoadReport
 from customerio_pipeline.loading.target import ColumnType, Target
 from customerio_pipeline.verifying.rejected import KIND_OF_REASON
 

@@ -12,6 +12,7 @@ from customerio_pipeline.errors import AlertError, WarehouseError
 from customerio_pipeline.loading.target import Reader
 from customerio_pipeline.registry.records import Integration
 from customerio_pipeline.settings import Settings
+from customerio_pipeline.verifying.matching import quoted
 from customerio_pipeline.warehouse import open_for_reading
 
 _INTERVAL_SECONDS = 20
@@ -53,7 +54,8 @@ def post_load_sensor(settings: Settings, integration: Integration) -> dg.SensorD
                     return _done(now, "Beginning with the next load.")
                 if now.loads == told.loads or time.time() < told.retry_at:
                     return dg.SkipReason("Nothing to tell now.")
-                first, until = _times(reader, schema, now.loads - told.loads)
+                first, last, until = _times(reader, schema, now.loads - told.loads)
+                subtables = _subtables(reader, schema, first, last)
         except WarehouseError as error:
             return dg.SkipReason(str(error))
         loaded = Loaded(
@@ -63,6 +65,7 @@ def post_load_sensor(settings: Settings, integration: Integration) -> dg.SensorD
             max(now.rejected - told.rejected, 0),
             first,
             until,
+            subtables,
         )
         try:
             post(url, key, loaded)
@@ -95,12 +98,27 @@ def _sums(reader: Reader, schema: str) -> _Cursor:
     return _Cursor(*(int(str(value)) for value in row))
 
 
-def _times(reader: Reader, schema: str, loads: int) -> tuple[datetime, datetime]:
-    """Return when the first of the newest loads was, and the receipt of their newest event."""
-    [(first, until)] = reader.query(
-        f"SELECT min(batched_at), max(received_to) FROM (SELECT batched_at, received_to"  # noqa: S608  a checked name
-        f' FROM "{schema}"._sdc_loads ORDER BY batched_at DESC LIMIT {loads}) AS newest'
+def _times(reader: Reader, schema: str, loads: int) -> tuple[datetime, datetime, datetime]:
+    """Return when the first and the last of the newest loads were, and their newest receipt."""
+    [(first, last, until)] = reader.query(
+        "SELECT min(batched_at), max(batched_at), max(received_to)"  # noqa: S608  a checked name
+        f' FROM (SELECT batched_at, received_to FROM "{schema}"._sdc_loads'
+        f" ORDER BY batched_at DESC LIMIT {loads}) AS newest"
     ).rows
-    if not isinstance(first, datetime) or not isinstance(until, datetime):
-        raise TypeError(f"_sdc_loads has no times: {first}, {until}")
-    return first, until
+    if not (
+        isinstance(first, datetime) and isinstance(last, datetime) and isinstance(until, datetime)
+    ):
+        raise TypeError(f"_sdc_loads has no times: {first}, {last}, {until}")
+    return first, last, until
+
+
+def _subtables(reader: Reader, schema: str, first: datetime, last: datetime) -> dict[str, int]:
+    """Count the rows that loads wrote into tables of arrays, where there are any."""
+    counts = {}
+    for table in reader.state(schema).subtables:
+        [(rows,)] = reader.query(
+            f'SELECT count(*) FROM "{schema}".{quoted(table)} WHERE _sdc_batched_at BETWEEN'  # noqa: S608  checked names
+            f" TIMESTAMPTZ '{first.isoformat()}' AND TIMESTAMPTZ '{last.isoformat()}'"
+        ).rows
+        counts[table] = int(str(rows))
+    return {table: rows for table, rows in counts.items() if rows}

@@ -1,4 +1,7 @@
-"""Counting: acknowledged = landed = loaded + held + waiting, events = rows + duplicates + rejected.
+"""Counting what was acknowledged, landed, loaded.
+
+acknowledged = landed + in the spool; landed = loaded + held + waiting; events = rows + duplicates
++ rejected.
 
 What was erased is landed and loaded still, as deliveries that hold nothing any more.
 
@@ -26,6 +29,7 @@ from customerio_pipeline.landing.reverification import row_groups_with
 from customerio_pipeline.landing.signatures import ERASED
 from customerio_pipeline.landing.stillness import kept_still
 from customerio_pipeline.loading.target import Reader, SchemaState
+from receiver.spooled import Spooled, read_spooled
 
 # One statement, so that all of it is of one moment while loads go on.
 _TOTALS = """
@@ -102,6 +106,15 @@ class Account:
     """The account of one integration."""
 
     schema: str
+    acknowledged: int
+    """Up to the greatest number that is known of each writer."""
+
+    spooled: int
+    """Acknowledged, and still to land."""
+
+    spool_note: str | None
+    """Why the spool could not be read, or not all of it."""
+
     landed: int
     loaded: int
     held: int
@@ -122,13 +135,14 @@ class Account:
         return not self.gaps
 
 
-def account(reader: Reader, landing: Path, schema: str) -> Account:
-    """Count what an integration has landed and loaded; reads footers of files, no bodies.
+def account(reader: Reader, landing: Path, spool: Path, schema: str) -> Account:
+    """Count what was acknowledged, landed and loaded; reads footers of files, no bodies.
 
     Raises:
         WarehouseError: the warehouse cannot be read.
     """
-    # In this order: what is settled by then has landed before.
+    # In this order: what is settled, or gone from the spool, by then has landed before.
+    spooled = read_spooled(spool, schema)
     state = reader.state(schema)
     released = Releases(landing, schema).offsets()
     loaded = state.loaded
@@ -142,6 +156,10 @@ def account(reader: Reader, landing: Path, schema: str) -> Account:
     expirations = Expirations(landing, schema)
     expired = expirations.gone(files)
     landed = landed_offsets(files, expired)
+    in_spool = {
+        writer: offsets.without(landed.get(writer, OffsetSet()))
+        for writer, offsets in spooled.offsets.items()
+    }
     settled = sum(map(len, loaded.values()))
     gaps = [
         *damage,
@@ -150,11 +168,15 @@ def account(reader: Reader, landing: Path, schema: str) -> Account:
         *_gaps_of_offsets(files, landed),
         *_not_loaded(expired, loaded),
         *_not_landed(loaded, landed),
+        *_not_kept(spooled, landed, loaded),
         *_gaps_of_totals(totals, settled, reader, schema),
     ]
     hours = _hours(files, state, released)
     return Account(
         schema=schema,
+        acknowledged=sum(_acknowledged(spooled, landed, loaded).values()),
+        spooled=sum(map(len, in_spool.values())),
+        spool_note=spooled.note,
         landed=sum(map(len, landed.values())),
         loaded=settled - sum(map(len, state.held.values())),
         held=sum(hour.held for hour in hours),
@@ -237,8 +259,7 @@ def _not_landed(loaded: Mapping[str, OffsetSet], landed: Mapping[str, OffsetSet]
     """Yield offsets that were loaded and are in no file any more, beyond the last one there is."""
     for writer, offsets in loaded.items():
         there = landed.get(writer, OffsetSet())
-        last_landed = max((interval.last for interval in there), default=-1)
-        for first, last in offsets.within(last_landed + 1, _last(offsets)):
+        for first, last in offsets.within(_last(there) + 1, _last(offsets)):
             yield Gap(
                 f"{_name(writer, first, last)} were loaded, and no landing file has them any more.",
                 writer,
@@ -260,8 +281,39 @@ def _not_loaded(expired: Mapping[str, OffsetSet], loaded: Mapping[str, OffsetSet
             )
 
 
+def _not_kept(
+    spooled: Spooled, landed: Mapping[str, OffsetSet], loaded: Mapping[str, OffsetSet]
+) -> Iterator[Gap]:
+    """Yield offsets that the receiver has given, and that nothing has, beyond the last landed."""
+    for writer, next_offset in _acknowledged(spooled).items():
+        there = landed.get(writer, OffsetSet())
+        beyond = OffsetSet([(0, next_offset - 1)] if next_offset else []).within(
+            _last(there) + 1, next_offset
+        )
+        for known in (spooled.offsets, loaded):
+            beyond = beyond.without(known.get(writer, OffsetSet()))
+        for first, last in beyond:
+            yield Gap(
+                f"{_name(writer, first, last)} were acknowledged, and are neither in the spool nor"
+                " in a landing file.",
+                writer,
+                first,
+                last,
+            )
+
+
+def _acknowledged(spooled: Spooled, *known: Mapping[str, OffsetSet]) -> dict[str, int]:
+    """Count what each writer acknowledged: all numbers up to the greatest that is known."""
+    count = dict(spooled.next_offsets)
+    for each in (spooled.offsets, *known):
+        for writer, offsets in each.items():
+            count[writer] = max(count.get(writer, 0), _last(offsets) + 1)
+    return count
+
+
 def _last(offsets: OffsetSet) -> int:
-    return max(interval.last for interval in offsets)
+    """Return the greatest offset, -1 if there is none."""
+    return max((interval.last for interval in offsets), default=-1)
 
 
 def _gaps_of_totals(totals: Totals, settled: int, reader: Reader, schema: str) -> Iterator[Gap]:

@@ -6,7 +6,8 @@ finishes.
 """
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -19,11 +20,18 @@ import pyarrow as pa
 from customerio_pipeline.errors import LandingError
 from customerio_pipeline.landing.compaction import alone, beside_of, discard
 from customerio_pipeline.landing.erased_rows import erase_rows
-from customerio_pipeline.landing.erasures import CarriedOut, Erasure, Erasures, Hashed, hashed
+from customerio_pipeline.landing.erasures import (
+    CarriedOut,
+    Erasure,
+    Erasures,
+    Hashed,
+    Returned,
+    hashed,
+)
 from customerio_pipeline.landing.expiry import finish
 from customerio_pipeline.landing.files import LandingFile
 from customerio_pipeline.landing.joining import tables_of
-from customerio_pipeline.landing.listing import files_in
+from customerio_pipeline.landing.listing import LandingListing, files_in
 from customerio_pipeline.landing.offsets import OffsetSet
 from customerio_pipeline.landing.rewriting import remove_halves, rewrite_file
 from customerio_pipeline.loading.erased import Erased, Masked, Rest, rest_of
@@ -142,6 +150,7 @@ def finish_erasures(target: Target, landing: Path, schema: str) -> str | None:
     if not erased:
         return None
     now_ns = time.time_ns()
+    notes = erasures.returned()
     done = erasures.carried_out()
     folder = landing / f"integration={schema}"
     if set(erasures.names) <= set(done.erasures):
@@ -149,6 +158,7 @@ def finish_erasures(target: Target, landing: Path, schema: str) -> str | None:
         found = _look_through(landing, changed, erased)
         if not found.files and not found.problems:
             erasures.note(CarriedOut(erasures=erasures.names, until_ns=now_ns - _SLACK_NS))
+            _forget(notes)
             return f"{schema}: nothing came back of what was erased"
     with _in_peace(target, landing, schema):
         report = _carry_out(target, landing, schema, erasures, erased, erasures.names[-1])
@@ -156,7 +166,49 @@ def finish_erasures(target: Target, landing: Path, schema: str) -> str | None:
         raise LandingError(
             " ".join(report.problems) or f"Something is left of what was erased from {schema}."
         )
+    _forget(notes)
     return f"{schema}: {report.events:,} events erased from landing"
+
+
+def erase_returned(landing: Path, schema: str) -> str | None:
+    """Take out of landing what loads met of what was erased, from the files that hold it only.
+
+    No load has put it into a table. Returns what was done, for a person; None if nothing was met.
+
+    Raises:
+        LandingError: something is left, and stays noted.
+    """
+    erasures = Erasures(landing, schema)
+    notes = erasures.returned()
+    if not notes:
+        return None
+    erased = Erased(erasures.read())
+    places: defaultdict[str, OffsetSet] = defaultdict(OffsetSet)
+    for note in notes:
+        for writer, offsets in note.offsets.items():
+            for offset in offsets:
+                places[writer].add(offset, offset)
+    found = _Landed()
+    with alone(landing, schema):
+        for file in LandingListing(landing, schema).files():
+            if len(places[file.writer].within(file.first, file.last)):
+                _look_into(landing, file, erased, found)
+        for file in found.files:
+            try:
+                rewrite_file(landing, file, lambda table: _without(table, erased))
+            except OSError as error:
+                raise LandingError(_not_rewritten(file, error)) from None
+    _forget(notes)
+    return f"{schema}: {found.events:,} events erased from landing that came back"
+
+
+def _forget(notes: Iterable[Returned]) -> None:
+    for note in notes:
+        note.path.unlink(missing_ok=True)
+
+
+def _not_rewritten(file: LandingFile, error: OSError) -> str:
+    return f"{file.relative_path} cannot be written anew: {error}."
 
 
 def _carry_out(  # noqa: PLR0913, PLR0917  what is to be erased, and where
@@ -187,7 +239,7 @@ def _carry_out(  # noqa: PLR0913, PLR0917  what is to be erased, and where
         except LandingError as error:
             problems.append(str(error))
         except OSError as error:
-            problems.append(f"{file.relative_path} cannot be written anew: {error}.")
+            problems.append(_not_rewritten(file, error))
     after = _look_through(landing, _hours(folder), erased)
     report = Erasing(
         schema,

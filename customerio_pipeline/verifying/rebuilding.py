@@ -10,8 +10,9 @@ from typing import NamedTuple
 from customerio_pipeline.errors import LandingError, WarehouseError
 from customerio_pipeline.landing.expiry import Expirations
 from customerio_pipeline.landing.listing import LandingListing
-from customerio_pipeline.loading.load import Loader, LoadReport, drain
+from customerio_pipeline.loading.load import Loader, drain
 from customerio_pipeline.loading.masking import Masking
+from customerio_pipeline.loading.report import LoadReport
 from customerio_pipeline.loading.staging import Layout
 from customerio_pipeline.loading.target import DATA, SOURCE_KEY, SchemaState, TableColumns, Target
 from customerio_pipeline.registry.schema_names import MAX_SCHEMA_LENGTH

@@ -18,7 +18,6 @@ _DAY = timedelta(days=1)
 _HISTORY = timedelta(days=28)
 _MOST_SHOWN = 20
 
-_LATE_SECONDS = 60.0
 _LEAST_HISTORY_DAYS = 3
 _LONGER_PAUSE = 3
 _LEAST_SILENCE = timedelta(hours=1)
@@ -38,13 +37,18 @@ class Finding:
 
     is_usual: bool
     sentence: str
+    is_grave: bool = field(default=False, kw_only=True)
+    """Whether it is more than worth a look, not being usual."""
+
     numbers: Mapping[str, int | float] = field(default_factory=dict)
     columns: Sequence[str] = ()
     rows: Sequence[Sequence[object]] = ()
     """A table of what was found, with `columns` as its head."""
 
 
-def loaded_soon(reader: Reader, schema: str, now: datetime) -> Finding:
+def loaded_soon(
+    reader: Reader, schema: str, now: datetime, *, warn_seconds: float, fail_seconds: float
+) -> Finding:
     """Measure how old the oldest event of each load of the last day was when it got its row.
 
     What was imported is left out: it was received long before.
@@ -62,10 +66,11 @@ def loaded_soon(reader: Reader, schema: str, now: datetime) -> Finding:
     numbers = {"lag_p50_seconds": round(_number(typical), 3)}
     numbers["lag_p95_seconds"] = round(_number(late), 3)
     return Finding(
-        _number(late) <= _LATE_SECONDS,
+        _number(late) <= warn_seconds,
         f"From receipt to row, the oldest event of a load: {_number(typical):.1f} s in the median,"
         f" {_number(late):.1f} s at the 95th percentile of the last day's loads.",
         {"loads": int(_number(loads)), **numbers},
+        is_grave=_number(late) > fail_seconds,
     )
 
 

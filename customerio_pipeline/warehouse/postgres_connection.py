@@ -12,7 +12,7 @@ Connection = psycopg.Connection[tuple[object, ...]]
 
 _OLDEST_VERSION = 13
 _MALFORMED = (
-    "CUSTOMERIO_WAREHOUSE is malformed: it must be postgresql://user:password@host:port/database,"
+    " is malformed: it must be postgresql://user:password@host:port/database,"
     " special characters in user and password percent-encoded."
 )
 
@@ -37,8 +37,8 @@ _SETTINGS = (
 class PostgresServer:
     """Where the warehouse is, and how to get there; knows the password and never tells it."""
 
-    def __init__(self, url: str) -> None:
-        """Read the URL; nothing is connected yet.
+    def __init__(self, url: str, setting: str = "CUSTOMERIO_WAREHOUSE") -> None:
+        """Read the URL, which `setting` gives; nothing is connected yet.
 
         Raises:
             WarehouseUnavailableError: it is malformed.
@@ -50,7 +50,7 @@ class PostgresServer:
         # An @ in a password that is not written as %40 ends up in the host, and would be shown.
         if "@" in str(given.get("host", "")):
             # `from None`, here and below: a driver's error may carry what it was given.
-            raise WarehouseUnavailableError(_MALFORMED) from None
+            raise WarehouseUnavailableError(setting + _MALFORMED) from None
         self._parameters = {
             **_PATIENCE,
             "application_name": "customerio-pipeline",
