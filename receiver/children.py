@@ -34,7 +34,8 @@ class Child:
             name: as the log calls it.
             descriptors: inherited ones, by the option that tells their number.
             module: what it runs; ``receiver.<name>`` when None.
-            says_ready: whether it takes ``--ready``, a pipe it writes to once it serves.
+            says_ready: whether it takes ``--ready``, a pipe it writes to once it works; it is not
+                asked to end before.
         """
         self._name = name
         self._module = module or f"receiver.{name}"
@@ -53,6 +54,9 @@ class Child:
     async def stop(self, kill_at: float) -> None:
         """Ask the process to end; kill it at `kill_at` (monotonic clock)."""
         self._stopping.set()
+        if self._says_ready:
+            # Earlier, the signal would end it in the middle of its imports, its work undone.
+            await asyncio.wait([self._began], timeout=kill_at - time.monotonic())
         self._signal(signal.SIGTERM)
         _, running = await asyncio.wait([self._task], timeout=kill_at - time.monotonic())
         if running:

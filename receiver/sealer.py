@@ -5,6 +5,7 @@ second at a time. Started by the supervisor as ``python -m receiver.sealer``.
 """
 
 import argparse
+import os
 import signal
 import threading
 from pathlib import Path
@@ -28,12 +29,15 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--lifeline", type=int, required=True)
     parser.add_argument("--metrics", type=int, required=True)
+    parser.add_argument("--ready", type=int, required=True)
     arguments = parser.parse_args()
     configure_logs("sealer")
     settings = load_settings()
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     when_parent_is_gone(arguments.lifeline, stop.set)
+    os.write(arguments.ready, b"1")
+    os.close(arguments.ready)
     tally = Tally.claim(arguments.metrics, Holder.SEALER)
     seal_until(stop, settings.spool, settings.landing, tally)
 

@@ -23,6 +23,8 @@ from receiver.service_manager import notify
 from receiver.tls import server_context
 
 _KILL_AFTER_DRAIN_SECONDS = 2.0
+# It may begin to work only now, and a whole segment takes a second; whoever stops us waits longer.
+_LAST_SEALING_SECONDS = 5.0
 _READY_SECONDS = 30.0
 
 # By name only: it reads warehouses, and no process of the receiver may load what that takes.
@@ -76,7 +78,7 @@ class _Supervisor:
         notify("STOPPING=1")
         await self._end(self._workers + self._leaving)
         # Last, so that it seals what the workers stored.
-        await self._sealer.stop(time.monotonic() + _KILL_AFTER_DRAIN_SECONDS)
+        await self._sealer.stop(time.monotonic() + _LAST_SEALING_SECONDS)
         if self._admin is not None:
             await self._admin.stop(time.monotonic() + _KILL_AFTER_DRAIN_SECONDS)
         log.info("stopped")
@@ -124,7 +126,7 @@ class _Supervisor:
         return [Child("worker", descriptors, says_ready=True) for _ in range(self._count)]
 
     def _start_sealer(self) -> Child:
-        return Child("sealer", self._shared)
+        return Child("sealer", self._shared, says_ready=True)
 
     def _start_admin(self) -> Child | None:
         if self._settings.admin_port is None:

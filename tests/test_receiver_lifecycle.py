@@ -53,6 +53,22 @@ def test_a_drain_answers_and_lands_everything(tmp_path: Path) -> None:
         assert not list(tmp_path.glob("spool/*/*.*.segment"))
 
 
+def test_what_was_stored_is_landed_by_a_sealer_that_has_only_begun(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A receiver that is stopped at once waits for its sealer, however slowly that one starts."""
+    url = create_integration(tmp_path, "early")
+    (tmp_path / "code").mkdir()
+    (tmp_path / "code" / "sitecustomize.py").write_text(
+        "import sys, time\nif 'receiver.sealer' in sys.orig_argv: time.sleep(1.5)\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "code"))
+    with running_receiver(tmp_path) as receiver:
+        assert receiver.post(url.token, b"{}").status_code == 200
+        assert receiver.stop() == 0
+        assert [row["body"] for row in wait_landed(receiver.landing, "early", 1)] == [b"{}"]
+
+
 def test_a_drain_does_not_wait_for_ever(tmp_path: Path) -> None:
     """A body that never comes gets a 503 when the time for draining is over."""
     url = create_integration(tmp_path, "slow")
