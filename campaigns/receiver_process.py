@@ -76,7 +76,12 @@ class ReceiverProcess:
         """Return the lines of the log with this event."""
         with self._log.open("rb") as log:
             log.seek(self._skip)
-            lines = [json.loads(line) for line in log if line.endswith(b"}\n")]
+            # Who is killed while it writes a line leaves its beginning in front of the next.
+            lines = [
+                json.loads(line[line.rindex(b'{"timestamp"') :])
+                for line in log
+                if line.endswith(b"}\n")
+            ]
         return [line for line in lines if line["event"] == event]
 
     def wait_ready(self) -> int:
