@@ -127,7 +127,7 @@ def test_the_story_of_an_integration(
         assert tab.evaluate("navigator.clipboard.readText()") == first
         tab.get_by_role("link", name="Continue").click()
         expect(tab.get_by_role("heading", name="Connect Customer.io")).to_be_visible()
-        assert receiver.http.post(first, content=b'{"event_id":"e1"}').status_code == 200
+        assert receiver.http.post(first, content=b'{"event_id":"the-first"}').status_code == 200
 
         root = f"{page.address}/integrations/stitch_customerio"
         tab.goto(root)
@@ -136,15 +136,15 @@ def test_the_story_of_an_integration(
         wait_landed(receiver.landing, "stitch_customerio", 2)
 
         tab.get_by_role("link", name="Events", exact=True).click()
-        arrived = tab.get_by_role("row").filter(has_text="e1")
+        arrived = tab.get_by_role("row").filter(has_text="the-first")
         expect(arrived).to_contain_text("waiting")
         monkeypatch.setenv("CUSTOMERIO_HOME", str(tmp_path))
         assert CliRunner().invoke(cli, ["load"]).exit_code == 0
         tab.reload()
         expect(arrived).to_contain_text("in data")
         arrived.get_by_role("link").click()
-        expect(tab.locator("pre")).to_contain_text('"event_id": "e1"')
-        tab.get_by_role("link", name="e1").click()
+        expect(tab.locator("pre")).to_contain_text('"event_id": "the-first"')
+        tab.get_by_role("link", name="the-first").click()
         expect(tab.get_by_text("by the command line")).to_be_visible()
 
         tab.get_by_role("link", name="Webhook URLs").click()
