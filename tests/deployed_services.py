@@ -24,6 +24,12 @@ BIN = Path(sys.executable).parent
 _BARE = {"PATH": f"{BIN}:/usr/bin:/bin", "HOME": "/nonexistent", "LANG": "C.UTF-8"}
 
 
+def _as_a_service_begins() -> None:
+    # Tests that run in a shell's background ignore it, and so would what they start; and Dagster
+    # takes SIGTERM for SIGINT.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @dataclass(frozen=True, slots=True)
 class Service:
     """A service: its command, what runs before and after its start, and its environment."""
@@ -65,6 +71,7 @@ class Services:
                 stderr=log,
                 pass_fds=() if listener is None else (listener,),
                 start_new_session=True,
+                preexec_fn=_as_a_service_begins,  # noqa: PLW1509  it takes no lock
             )
         for check in service.after:
             wait_until(partial(self._succeeds, service, check), f"{service.name}: {check}")
